@@ -1,0 +1,3 @@
+"""strongroom: a payments platform whose security proves itself."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,1 @@
+"""Pure values and rules. Nothing here does input or output."""

@@ -1,0 +1,51 @@
+"""Who acts.
+
+Every operation has an actor; every audit entry names it. What an actor may do is decided in `strongroom.access`.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+from strongroom.kernel.ids import AccountId, ApiKeyId, TenantId
+
+
+class ActorKind(enum.StrEnum):
+    """The kinds of actor the record knows."""
+
+    API_KEY = "api-key"
+    OPERATOR = "operator"
+    """Somebody at the installation's own command line."""
+    SYSTEM = "system"
+    """One of our own processes (`name` says which)."""
+    STRANGER = "stranger"
+    """Nobody we could identify; only ever refused."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Actor:
+    """Somebody or something that acts, with the roles it holds.
+
+    `account_id` is None for the system and strangers only; `tenant_id` is None above the level of a tenant.
+    """
+
+    kind: ActorKind
+    name: str
+    account_id: AccountId | None = None
+    tenant_id: TenantId | None = None
+    key_id: ApiKeyId | None = None
+    roles: frozenset[str] = frozenset()
+
+
+def system(name: str) -> Actor:
+    """One of our own processes: `worker`, `reconciler`, `prove`…"""
+    return Actor(kind=ActorKind.SYSTEM, name=name)
+
+
+def operator(name: str = "command-line") -> Actor:
+    """A person at the installation's own command line, who can read its files anyway."""
+    return Actor(kind=ActorKind.OPERATOR, name=name)
+
+
+STRANGER = Actor(kind=ActorKind.STRANGER, name="stranger")

@@ -1,0 +1,49 @@
+"""The settings of one installation, parsed once."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from strongroom.kernel.secret import Secret
+
+REGIONS: tuple[str, ...] = ("eu", "ch")
+"""The regions of an installation unless it says otherwise."""
+
+
+class Environment(enum.StrEnum):
+    """Two worlds that share nothing: keys, data and providers of one are refused by the other (promise PAY-3)."""
+
+    SANDBOX = "sandbox"
+    PRODUCTION = "production"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """Everything an installation can be told. All files live below `data_dir`."""
+
+    data_dir: Path
+    environment: Environment = Environment.SANDBOX
+    database_url: Secret[str] | None = None
+    """None: the embedded server. Otherwise a libpq URL of one's own server; several hosts allowed; TLS is verified."""
+    regions: tuple[str, ...] = REGIONS
+    host: str = "127.0.0.1"
+    port: int = 8443
+    simulator_port: int = 8444
+    processes: int = 1
+    certificate: Path | None = None
+    """One's own server certificate (PEM, with its chain) and its key; None: a local authority makes one."""
+    certificate_key: Path | None = None
+    names: tuple[str, ...] = field(default=("localhost", "127.0.0.1", "::1"))
+    """DNS names and addresses that the local authority's certificate is good for."""
+
+    @property
+    def keys_dir(self) -> Path:
+        """Master key, token signing key, certificates: 0700, files 0600."""
+        return self.data_dir / "keys"
+
+    @property
+    def files_dir(self) -> Path:
+        """`outbox/` for files to banks, `inbox/` for files from them."""
+        return self.data_dir / "files"
