@@ -17,14 +17,15 @@ MAX_INTEGER_DIGITS: Final = 12
 """Most digits before the decimal point (wire contract)."""
 
 _NOT_MONEY = {"XAG", "XAU", "XBA", "XBB", "XBC", "XBD", "XDR", "XPD", "XPT", "XSU", "XTS", "XUA", "XXX"}
-_EXPONENTS = (
-    dict.fromkeys(
-        ("BIF", "CLP", "DJF", "GNF", "ISK", "JPY", "KMF", "KRW", "PYG", "RWF", "UGX", "UYI", "VND", "VUV", "XAF", "XOF", "XPF"),
-        0,
+_EXPONENTS = {
+    code: decimals
+    for decimals, codes in (
+        (0, "BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX UYI VND VUV XAF XOF XPF"),
+        (3, "BHD IQD JOD KWD LYD OMR TND"),
+        (4, "CLF UYW"),
     )
-    | dict.fromkeys(("BHD", "IQD", "JOD", "KWD", "LYD", "OMR", "TND"), 3)
-    | dict.fromkeys(("CLF", "UYW"), 4)
-)
+    for code in codes.split()
+}
 EXPONENTS: Final[dict[str, int]] = {
     entry.alpha_3: _EXPONENTS.get(entry.alpha_3, 2) for entry in pycountry.currencies if entry.alpha_3 not in _NOT_MONEY
 }

@@ -1,8 +1,8 @@
 """What a rail must do, and the words for what it answers.
 
-Two kinds of rail: a *provider* executes one payment at a time over the network; a *file rail* writes many payments into
-a file for a bank, whose reports (`strongroom.rails.formats`) come back later. Both are told our own reference with every
-payment and must never be told to pay twice under different references.
+Two kinds of rail: a *provider* executes one payment at a time over the network; a *file rail* writes many payments
+into a file for a bank, whose reports (`strongroom.rails.formats`) come back later. Both are told our own reference with
+every payment and must never be told to pay twice under different references.
 """
 
 from __future__ import annotations

@@ -1,0 +1,36 @@
+"""The decision: may this actor do this here?"""
+
+from __future__ import annotations
+
+from strongroom.access.roles import Permission, permissions_of
+from strongroom.database import Operation
+from strongroom.kernel.actors import Actor, ActorKind
+from strongroom.kernel.errors import Failure, Forbidden
+
+
+def allows(actor: Actor, permission: Permission) -> bool:
+    """Whether the actor holds the permission. Our own processes and the installation's operator hold all."""
+    if actor.kind is ActorKind.API_KEY:
+        return permission in permissions_of(actor.roles)
+    return actor.kind is not ActorKind.STRANGER
+
+
+def require(op: Operation, permission: Permission) -> None:
+    """Go on only if the operation's actor holds the permission and acts where it belongs.
+
+    Raises errors.Forbidden (`FORBIDDEN`) otherwise, naming the permission that is missing.
+    """
+    actor = op.actor
+    if (
+        allows(actor, permission)
+        and (actor.account_id is None or actor.account_id == op.account_id)
+        and (actor.tenant_id is None or actor.tenant_id == op.tenant_id)
+    ):
+        return
+    raise Forbidden(
+        Failure(
+            "FORBIDDEN",
+            "This needs the permission {permission}, which the roles of this key don't include here.",
+            {"permission": permission.value},
+        )
+    )

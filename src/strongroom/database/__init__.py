@@ -1,0 +1,25 @@
+"""Storage: the embedded server, databases by region, migrations, and the Operation, the only way to a connection."""
+
+from strongroom.database.catalogue import CATALOGUE, Column, DataClass
+from strongroom.database.coalescing import Coalescer
+from strongroom.database.databases import Databases, DirectoryEntry
+from strongroom.database.embedded import EmbeddedServer
+from strongroom.database.operation import Operation
+from strongroom.database.packed import Packed, pack_bytes, pack_dates, pack_instants, pack_texts, pack_uuids
+
+__all__ = [
+    "CATALOGUE",
+    "Coalescer",
+    "Column",
+    "DataClass",
+    "Databases",
+    "DirectoryEntry",
+    "EmbeddedServer",
+    "Operation",
+    "Packed",
+    "pack_bytes",
+    "pack_dates",
+    "pack_instants",
+    "pack_texts",
+    "pack_uuids",
+]

