@@ -12,7 +12,7 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 
 PIP := .venv/bin/python -m pip --disable-pip-version-check --no-input
 # What is locked is checked by hash; building our own package takes nothing from outside.
-INSTALL := $(PIP) install --quiet --require-hashes
+INSTALL := $(PIP) install --quiet --require-hashes --only-binary :all:
 LINK := $(PIP) install --quiet --no-deps --no-build-isolation --editable .
 PYTEST := .venv/bin/python -m pytest
 CODE := src tests $(wildcard bench)

@@ -14,8 +14,10 @@ from bench.load import Load, create_orders
 from bench.processes import cpu_s
 from bench.target import Target
 
-WARM_UP_S = 1
+WARM_UP_S = 2
 SAMPLE = 20
+
+_MACHINE = "the whole machine"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,9 +47,6 @@ def create(target: Target, *, name: str, connections: int, seconds: int, rate: f
     spent["everything else"] = max(0.0, spent.pop(_MACHINE) - sum(spent.values()))
     _check_sample(target, headers, name=name, created=load.requests - connections)
     return Run(load=load, cpu_us={part: used / load.requests * 1e6 for part, used in spent.items()})
-
-
-_MACHINE = "machine"
 
 
 def _spent(target: Target) -> dict[str, float]:

@@ -88,7 +88,9 @@ class Instruction(Base):
 
 
 Ref = Annotated[str, Field(min_length=1, max_length=50, pattern=r"^[A-Za-z0-9\-_.]+$")]
-Metadata = Annotated[dict[Annotated[str, Field(max_length=40)], Annotated[str, Field(max_length=500)]], Field(max_length=50)]
+MetadataKey = Annotated[str, Field(max_length=40)]
+MetadataValue = Annotated[str, Field(max_length=500)]
+Metadata = Annotated[dict[MetadataKey, MetadataValue], Field(max_length=50)]
 
 
 class Direction(StrEnum):

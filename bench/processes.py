@@ -28,7 +28,9 @@ def free_port() -> int:
 
 
 @contextmanager
-def serving(command: Sequence[str], *, port: int, log: Path, environment: Mapping[str, str]) -> Iterator[psutil.Process]:
+def serving(
+    command: Sequence[str], *, port: int, log: Path, environment: Mapping[str, str]
+) -> Iterator[psutil.Process]:
     """Run a server until the end of the block, from the moment on that it accepts connections on `port`.
 
     Raises:

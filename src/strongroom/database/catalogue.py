@@ -221,7 +221,7 @@ CATALOGUE: Final[dict[str, dict[str, dict[str, Column]]]] = {
         "bulk_jobs": _table(
             Purpose.EXECUTION,
             Retention.DAYS_90,
-            identifier="tenant_id job_id key_hash",
+            identifier="tenant_id job_id key_hash digest",
             routing="status",
             counter="lines_done accepted refused",
             instant="created_at updated_at",

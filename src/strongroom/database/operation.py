@@ -7,7 +7,7 @@ nests operations and never talks to the network inside one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any
@@ -76,3 +76,8 @@ class Operation:
         """The first row of a query, or None."""
         cursor = await self.connection.execute(sql.encode(), parameters, binary=True)
         return await cursor.fetchone()
+
+    async def rows_named(self, sql: str, parameters: Mapping[str, object]) -> Sequence[Row]:
+        """All rows of a statement with named parameters."""
+        cursor = await self.connection.execute(sql.encode(), parameters, binary=True)
+        return await cursor.fetchall()

@@ -29,6 +29,7 @@ _TARGET = re.compile(r"[!-~]*", re.ASCII)
 """What may stand in a request line: visible ASCII, no blank."""
 _NO_BODY = frozenset({204, 304})
 """Statuses whose answers have no content (RFC 9110 sections 15.3.5 and 15.4.5)."""
+_WITHOUT_BODY = frozenset({"GET", "HEAD"})
 _KEPT_ALIVE_S: Final = 15.0
 """How long an idle connection is kept for the next request."""
 
@@ -103,7 +104,7 @@ class Outbound:
         current = CURRENT.set(attempt)
         try:
             async with asyncio.timeout(self._limits.total_s):
-                return await self._exchange(_request(method, destination, parts, headers or {}, body, self._timeouts))
+                return await self._exchange(self._prepare(method, destination, parts, headers or {}, body))
         except (NotSent, NoAnswer):
             raise
         except Exception as error:
@@ -139,6 +140,30 @@ class Outbound:
             raise NotSent(failure("OUTBOUND_DESTINATION_NOT_ALLOWED", host, port, "not on the list of destinations"))
         return destination, parts
 
+    def _prepare(
+        self, method: str, destination: Destination, parts: SplitResult, headers: Mapping[str, str], body: bytes
+    ) -> httpcore.Request:
+        host, port = destination.host, destination.port
+        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        if not _TARGET.fullmatch(target):
+            cause = "the URL's path holds a blank or a character outside ASCII"
+            raise NotSent(failure("OUTBOUND_REQUEST_INVALID", host, port, cause))
+        name = f"[{host}]" if ":" in host else host
+        ours = {
+            "host": name if port == 443 else f"{name}:{port}",
+            "user-agent": "strongroom",
+            "accept-encoding": "identity",
+        }
+        if body or method not in _WITHOUT_BODY:
+            ours["content-length"] = str(len(body))
+        return httpcore.Request(
+            method,
+            httpcore.URL(scheme="https", host=host, port=port, target=target),
+            headers=list(({header.lower(): value for header, value in headers.items()} | ours).items()),
+            content=body,
+            extensions={"timeout": self._timeouts},
+        )
+
     async def _exchange(self, request: httpcore.Request) -> Answer:
         response = await self._pool.handle_async_request(request)
         try:
@@ -157,36 +182,6 @@ class Outbound:
 
 class _TooLargeError(Exception):
     """The answer is over the limit."""
-
-
-def _request(
-    method: str,
-    destination: Destination,
-    parts: SplitResult,
-    headers: Mapping[str, str],
-    body: bytes,
-    timeouts: Mapping[str, float],
-) -> httpcore.Request:
-    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    if not _TARGET.fullmatch(target):
-        cause = "the URL's path holds a blank or a character outside ASCII"
-        raise NotSent(failure("OUTBOUND_REQUEST_INVALID", destination.host, destination.port, cause))
-    host = f"[{destination.host}]" if ":" in destination.host else destination.host
-    ours = {
-        "host": host if destination.port == 443 else f"{host}:{destination.port}",
-        "user-agent": "strongroom",
-        "accept-encoding": "identity",
-    }
-    if body or method not in {"GET", "HEAD"}:
-        ours["content-length"] = str(len(body))
-    given = {name.lower(): value for name, value in headers.items()}
-    return httpcore.Request(
-        method,
-        httpcore.URL(scheme="https", host=destination.host, port=destination.port, target=target),
-        headers=given | ours,
-        content=body,
-        extensions={"timeout": timeouts},
-    )
 
 
 def _headers(response: httpcore.Response) -> dict[str, str]:

@@ -64,6 +64,9 @@ class Payment:
     due_on: date
     remittance: str = ""
     """What the customer reads on their statement, at most 140 characters."""
+    instruction: str = ""
+    """Which instruction this pays: an opaque id, the same under every reference. A rail that can pass it on does, so
+    that the provider's books would show an instruction that was paid under two references."""
 
 
 class OutcomeKind(enum.StrEnum):

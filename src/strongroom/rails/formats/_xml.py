@@ -32,18 +32,19 @@ class Kind:
     message: str
     """Such as `camt.053.001`."""
     versions: range
-    code: str
-    """Prefix of error codes, such as `STATEMENT`."""
     noun: str
     """What people call it, such as `statement`."""
+    malformed_code: str
+    version_code: str
+    size_code: str
 
     def malformed(self, problem: str, element: etree._Element | None = None) -> Invalid:
         """The error for content that breaks the standard."""
         if element is None:
-            return Invalid(Failure(f"{self.code}_MALFORMED", f"the {self.noun} can't be read: {problem}"))
+            return Invalid(Failure(self.malformed_code, f"the {self.noun} can't be read: {problem}"))
         return Invalid(
             Failure(
-                f"{self.code}_MALFORMED",
+                self.malformed_code,
                 f"the {self.noun} can't be read: {{problem}} (in {{element}}, line {{line}})",
                 {"problem": problem, "element": element.tag, "line": element.sourceline or 0},
             )
@@ -62,14 +63,14 @@ class Document:
 def open_document(document: bytes, *kinds: Kind) -> Document:
     """Parse `document` as one of `kinds`; errors use the words of the first.
 
-    Raises TooLarge (`…_TOO_LARGE`), and Invalid: `…_MALFORMED` (not well-formed, not UTF-8 or an 8-bit encoding, holds a
-    document type) or `…_VERSION_NOT_SUPPORTED` (another message, or another version of it).
+    Raises errors.TooLarge (the kind's `size_code`), and errors.Invalid: its `malformed_code` (not well-formed, not in
+    UTF-8 or an 8-bit encoding, holds a document type) or its `version_code` (another message, or another version).
     """
     first = kinds[0]
     if len(document) > MAX_DOCUMENT_BYTES:
         raise TooLarge(
             Failure(
-                f"{first.code}_TOO_LARGE",
+                first.size_code,
                 f"the {first.noun} has {{size}} bytes; at most {{limit}} are read. Split it.",
                 {"size": len(document), "limit": MAX_DOCUMENT_BYTES},
             )
@@ -102,8 +103,8 @@ def _parse(document: bytes, kind: Kind) -> etree._Element:
         line, column = error.position if isinstance(error, etree.XMLSyntaxError) else (0, 0)
         raise Invalid(
             Failure(
-                f"{kind.code}_MALFORMED",
-                f"the {kind.noun} is not well-formed XML (line {{line}}, column {{column}}); was it cut off or altered?",
+                kind.malformed_code,
+                f"the {kind.noun} is not well-formed XML (line {{line}}, column {{column}}); was it cut off?",
                 {"line": line, "column": column},
             )
         ) from None
@@ -130,7 +131,7 @@ def _identify(root: etree._Element, kinds: tuple[Kind, ...]) -> tuple[Kind, int]
     )
     raise Invalid(
         Failure(
-            f"{kinds[0].code}_VERSION_NOT_SUPPORTED",
+            kinds[0].version_code,
             f"this is not a {kinds[0].noun} in a version that is read: its namespace must be that of {{read}}",
             {"read": read},
         )
@@ -169,6 +170,10 @@ class Reading:
         if limit is not None and len(value) > limit:
             raise self.kind.malformed(f"{paths[0]} has more than {limit} characters", parent)
         return value
+
+    def optional(self, parent: etree._Element, path: str, *, limit: int) -> str:
+        """The text at `path`, at most `limit` characters; empty when it is not there."""
+        return self.text(parent, path, limit=limit) if text(parent, path) else ""
 
     def one_of(self, parent: etree._Element, values: dict[str, bool], *paths: str) -> bool:
         """What `values` has for the text at `paths`, which must be one of its keys."""

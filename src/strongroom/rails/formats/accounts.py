@@ -8,12 +8,13 @@ from schwifty import BIC, IBAN
 from schwifty.exceptions import SchwiftyException
 
 EEA: Final = frozenset(
-    "AT BE BG CY CZ DE DK EE ES FI FR GR HR HU IE IS IT LI LT LU LV MT NL NO PL PT RO SE SI SK".split()
-)
+    {"AT", "BE", "BG", "CY", "CZ", "DE", "DK", "EE", "ES", "FI", "FR", "GR", "HR", "HU", "IE", "IS", "IT", "LI", "LT",
+     "LU", "LV", "MT", "NL", "NO", "PL", "PT", "RO", "SE", "SI", "SK"}
+)  # fmt: skip
 """Countries of the European Economic Area, by the prefix of their IBANs. Åland uses FI; the French overseas departments
 and Saint-Pierre-et-Miquelon use FR."""
 
-NON_EEA: Final = frozenset("AD AL CH GB GI MC MD ME MK RS SM VA".split())
+NON_EEA: Final = frozenset({"AD", "AL", "CH", "GB", "GI", "MC", "MD", "ME", "MK", "RS", "SM", "VA"})
 """Countries and territories of the schemes' geographical scope outside the EEA, by the prefix of their IBANs.
 
 Source: European Payments Council, EPC409-09 "EPC list of SEPA scheme countries": Albania, Andorra, Moldova, Monaco,

@@ -1,7 +1,7 @@
 """The characters that SEPA messages can carry, and how everything else is spelt with them.
 
 The set is the one of the European Payments Council's guidelines (EPC217-08, "SEPA requirements for an extended
-character set", section 1): `a-z A-Z 0-9 / - ? : ( ) . , ' +` and the space. Like there, whatever has no Latin spelling
+character set"): `a-z A-Z 0-9 / - ? : ( ) . , ' +` and the space. Like there, whatever has no Latin spelling
 becomes a full stop. Where the guidelines would drop an umlaut (`ä` → `a`), the usage of German, Danish, Norwegian and
 Swedish banks is followed instead (`ä` → `ae`), because that is how those names are spelt on the accounts.
 
@@ -20,24 +20,24 @@ _REPLACEMENT: Final = "."
 
 _LOWER: Final = {
     # Latin letters that Unicode does not decompose, and umlauts
-    "ä": "ae", "ö": "oe", "ü": "ue", "ß": "ss", "å": "aa", "æ": "ae", "ø": "oe", "œ": "oe", "ł": "l", "đ": "d", "ð": "d",
-    "þ": "th", "ħ": "h", "ı": "i", "ĸ": "k", "ŋ": "n", "ŧ": "t", "ə": "e",
+    "ä": "ae", "ö": "oe", "ü": "ue", "ß": "ss", "å": "aa", "æ": "ae", "ø": "oe", "œ": "oe", "ł": "l", "đ": "d",
+    "ð": "d", "þ": "th", "ħ": "h", "ı": "i", "ĸ": "k", "ŋ": "n", "ŧ": "t", "ə": "e",
     # Greek, letter by letter (ELOT 743); accents go by decomposition
-    "α": "a", "β": "v", "γ": "g", "δ": "d", "ε": "e", "ζ": "z", "η": "i", "θ": "th", "ι": "i", "κ": "k", "λ": "l", "μ": "m",
-    "ν": "n", "ξ": "x", "ο": "o", "π": "p", "ρ": "r", "σ": "s", "ς": "s", "τ": "t", "υ": "y", "φ": "f", "χ": "ch",
-    "ψ": "ps", "ω": "o",
-    # Cyrillic: Bulgarian (law of 2009), then the letters only its neighbours have
-    "а": "a", "б": "b", "в": "v", "г": "g", "д": "d", "е": "e", "ж": "zh", "з": "z", "и": "i", "й": "y", "к": "k", "л": "l",
-    "м": "m", "н": "n", "о": "o", "п": "p", "р": "r", "с": "s", "т": "t", "у": "u", "ф": "f", "х": "h", "ц": "ts", "ч": "ch",
-    "ш": "sh", "щ": "sht", "ъ": "a", "ь": "y", "ю": "yu", "я": "ya",
-    "ђ": "dj", "ј": "j", "љ": "lj", "њ": "nj", "ћ": "c", "џ": "dz", "ѓ": "g", "ѕ": "dz", "ќ": "k", "ы": "y", "э": "e",
-    "і": "i", "ї": "yi", "є": "ye", "ґ": "g",
+    "α": "a", "β": "v", "γ": "g", "δ": "d", "ε": "e", "ζ": "z", "η": "i", "θ": "th", "ι": "i", "κ": "k", "λ": "l",
+    "μ": "m", "ν": "n", "ξ": "x", "ο": "o", "π": "p", "ρ": "r", "σ": "s", "ς": "s", "τ": "t", "υ": "y", "φ": "f",
+    "χ": "ch", "ψ": "ps", "ω": "o",
+    # Cyrillic: Bulgarian (law of 2009), then the letters that only its neighbours have
+    "а": "a", "б": "b", "в": "v", "г": "g", "д": "d", "е": "e", "ж": "zh", "з": "z", "и": "i", "й": "y", "к": "k",
+    "л": "l", "м": "m", "н": "n", "о": "o", "п": "p", "р": "r", "с": "s", "т": "t", "у": "u", "ф": "f", "х": "h",
+    "ц": "ts", "ч": "ch", "ш": "sh", "щ": "sht", "ъ": "a", "ь": "y", "ю": "yu", "я": "ya",
+    "ђ": "dj", "ј": "j", "љ": "lj", "њ": "nj", "ћ": "c", "џ": "dz", "ѓ": "g", "ѕ": "dz", "ќ": "k", "ы": "y",
+    "э": "e", "і": "i", "ї": "yi", "є": "ye", "ґ": "g",
 }  # fmt: skip
 _SIGNS: Final = {
-    "&": "+", "@": "(at)", "_": "-", "€": "EUR", "£": "GBP", "$": "USD", ";": ",", "[": "(", "]": ")", "{": "(", "}": ")",
-    "\\": "/", "|": "/", "⁄": "/", "`": "'", "´": "'", "‘": "'", "’": "'", "‚": ",", "‛": "'", "ʼ": "'", "′": "'",
-    '"': "'", "“": "'", "”": "'", "„": "'", "«": "'", "»": "'", "‹": "'", "›": "'", "~": "-", "‐": "-", "‑": "-", "‒": "-",
-    "–": "-", "—": "-", "―": "-", "−": "-", "•": "-", "·": ".", "×": "x", "…": "...",
+    "&": "+", "@": "(at)", "_": "-", "€": "EUR", "£": "GBP", "$": "USD", ";": ",", "[": "(", "]": ")", "{": "(",
+    "}": ")", "\\": "/", "|": "/", "⁄": "/", "`": "'", "´": "'", "‘": "'", "’": "'", "‚": ",", "‛": "'", "ʼ": "'",
+    "′": "'", '"': "'", "“": "'", "”": "'", "„": "'", "«": "'", "»": "'", "‹": "'", "›": "'", "~": "-", "‐": "-",
+    "‑": "-", "‒": "-", "–": "-", "—": "-", "―": "-", "−": "-", "•": "-", "·": ".", "×": "x", "…": "...",
 }  # fmt: skip
 _UPPER: Final = {lower.upper(): spelling.capitalize() for lower, spelling in _LOWER.items() if lower.upper() != lower}
 _SPELLINGS: Final = _SIGNS | _UPPER | _LOWER | {"ẞ": "SS"}
@@ -71,7 +71,7 @@ def line(text: str, limit: int, *, sepa: bool = True) -> str:
 
 def is_reference(text: str, limit: int) -> bool:
     """Whether `text` can stand as an identifier as it is: 1 to `limit` characters of the SEPA set, no slash at either
-    end and no two together (EPC customer-to-bank guidelines, section 1.4 "character set")."""
+    end and no two together (EPC132-08, customer-to-bank guidelines, on references and identifiers)."""
     return (
         0 < len(text) <= limit
         and is_sepa(text)

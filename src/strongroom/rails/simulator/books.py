@@ -88,6 +88,8 @@ create table if not exists callbacks (
 create index if not exists callbacks_due on callbacks (due_at) where due_at is not null;
 """
 
+_DUE_PAYMENTS: Final = "select * from payments where due_at <= ? order by due_at limit 500"
+
 
 class Status(enum.StrEnum):
     """Where a payment stands."""
@@ -139,7 +141,7 @@ class Callback:
     entry: Entry
 
 
-class AnotherPayment(Exception):  # noqa: N818  a situation, named as everywhere in the product
+class AnotherPayment(Exception):
     """The reference stands for a payment with another content."""
 
 
@@ -175,9 +177,8 @@ class Books:
 
     async def settle_due(self, now: datetime) -> None:
         """Bring the pending payments whose time has come to their end, and make their callbacks."""
-        due = "select * from payments where due_at <= ? order by due_at limit 500"
-        if await self._read(due, (now.isoformat(),)):
-            await self._write(lambda: [self._end(row, now) for row in self._db.execute(due, (now.isoformat(),)).fetchall()])
+        if await self._read(_DUE_PAYMENTS, (now.isoformat(),)):
+            await self._write(lambda: self._settle_due(now))
 
     async def due_callbacks(self, now: datetime) -> Sequence[Callback]:
         """The callbacks to be sent now, oldest first, at most a hundred."""
@@ -264,7 +265,9 @@ class Books:
         known = self._find(order.reference)
         if known is None:
             status = Status.REFUSED
-            return self._insert(order, Behaviour.REFUSE, status=status, reason=reason, detail=detail, now=now, due_at=None)
+            return self._insert(
+                order, Behaviour.REFUSE, status=status, reason=reason, detail=detail, now=now, due_at=None
+            )
         if known["status"] != Status.NEVER_RECEIVED and known["fingerprint"] != self._fingerprint(order):
             raise AnotherPayment(order.reference)
         return _entry(known)
@@ -279,6 +282,10 @@ class Books:
         elif known["status"] == Status.PENDING and known["behaviour"] == Behaviour.PENDING_ENQUIRY:
             self._finish(reference, Status.SETTLED, "", "", now)
         return _entry(self._get(reference))
+
+    def _settle_due(self, now: datetime) -> None:
+        for row in self._db.execute(_DUE_PAYMENTS, (now.isoformat(),)).fetchall():
+            self._end(row, now)
 
     def _end(self, row: sqlite3.Row, now: datetime) -> None:
         behaviour, reference = Behaviour(row["behaviour"]), row["reference"]

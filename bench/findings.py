@@ -1,0 +1,107 @@
+"""Taking the figures: which runs there are, on what, and in which order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean
+
+from bench import floor
+from bench.bulk import Filled, fill
+from bench.failure import BenchError
+from bench.measure import Run, create
+from bench.processes import resident_mib
+from bench.target import Target, start_ordinary, start_strongroom
+
+FEW_CONNECTIONS = 32
+MANY_CONNECTIONS = 128
+CONNECTIONS = (FEW_CONNECTIONS, MANY_CONNECTIONS)
+ROUNDS = 3
+HELD = 0.95
+"""The share of a timetable's rate that has to be reached for its latencies to mean anything."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """How much is measured: seconds for a run, and the instructions stored when two rates are compared."""
+
+    label: str
+    seconds: int
+    few: int
+    many: int
+
+
+FULL = Plan(label="", seconds=10, few=10_000, many=1_000_000)
+QUICK = Plan(label=" (quick)", seconds=3, few=1_000, many=20_000)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Findings:
+    """Everything that was measured, not yet set against goals. The mappings are by number of connections."""
+
+    floor_before: float
+    floor_after: float
+    ordinary: Mapping[int, Run]
+    created: Mapping[int, Run]
+    at_half_load: Run
+    bulk: Filled
+    rate_with_few: float
+    rate_with_many: float
+    rss_mib: float
+    pss_mib: float
+
+
+def take(plan: Plan, folder: Path, *, say: Callable[[str], None]) -> Findings:
+    """Measure everything, one after the other, in `folder`, telling `say` how it goes.
+
+    Raises:
+        BenchError: a figure can't be had.
+        StrongroomError: the database server failed.
+    """
+
+    def creating(target: Target, name: str, connections: int, rate: float | None = None) -> Run:
+        run = create(target, name=name, connections=connections, seconds=plan.seconds, rate=rate)
+        say(f"{name}: {run.load.rate:,.0f} orders/s, p50 {run.load.p50_ms:.1f} ms, p99 {run.load.p99_ms:.1f} ms")
+        return run
+
+    with floor.server(folder / "floor") as database:
+        floor_before = floor.measure(database, seconds=plan.seconds)
+        say(f"floor: {floor_before:,.0f} inserts/s")
+        with start_ordinary(database, folder) as target:
+            ordinary = {count: creating(target, f"ordinary-{count}", count) for count in CONNECTIONS}
+
+    with start_strongroom(folder / "few") as few:
+        fill(few, run="few", count=plan.few)
+        created = {count: creating(few, f"create-{count}", count) for count in CONNECTIONS}
+        half = created[FEW_CONNECTIONS].load.rate / 2
+        at_half_load = creating(few, "half-load", FEW_CONNECTIONS, rate=half)
+        if at_half_load.load.rate < HELD * half:
+            raise BenchError(f"half the load, {half:,.0f} orders/s, was set and not reached; is the machine busy?")
+        memory = [resident_mib(process) for process in few.parts()["api"]]
+
+        with start_strongroom(folder / "many") as many:
+            bulk = fill(many, run="many", count=plan.many)
+            say(f"bulk: {bulk.rate:,.0f} instructions/s")
+            # Turn and turn about, so that a change in the machine's mood meets both.
+            turns = [
+                (creating(few, f"few-{turn}", FEW_CONNECTIONS), creating(many, f"many-{turn}", FEW_CONNECTIONS))
+                for turn in range(ROUNDS)
+            ]
+
+    with floor.server(folder / "floor") as database:
+        floor_after = floor.measure(database, seconds=plan.seconds)
+        say(f"floor: {floor_after:,.0f} inserts/s")
+
+    return Findings(
+        floor_before=floor_before,
+        floor_after=floor_after,
+        ordinary=ordinary,
+        created=created,
+        at_half_load=at_half_load,
+        bulk=bulk,
+        rate_with_few=mean(few_run.load.rate for few_run, _ in turns),
+        rate_with_many=mean(many_run.load.rate for _, many_run in turns),
+        rss_mib=max(rss for rss, _ in memory),
+        pss_mib=max(pss for _, pss in memory),
+    )

@@ -1,0 +1,421 @@
+"""Bulk uploads: NDJSON or CSV, streamed, a result for every line (wire contract, section 4).
+
+While one chunk is being written the next is read, so the upload keeps both the processor and the database busy.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import hashlib
+import io
+from collections.abc import AsyncIterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID
+
+import msgspec
+
+from strongroom.access import Permission
+from strongroom.api import idempotency
+from strongroom.api.order_bodies import InstructionBody, check_instruction, check_ref, decode_body, read_order
+from strongroom.api.routing import Access, Call, Reply, Route, wire_name
+from strongroom.database import Operation
+from strongroom.kernel.errors import Failure, Invalid, KeyReused, StrongroomError, UnsupportedMedia
+from strongroom.kernel.ids import parse_uuid
+from strongroom.payments import bulk
+from strongroom.payments.instruments import NewBankAccount, check_bank_account
+
+CHUNK_LINES: Final = 500
+CHUNK_BYTES: Final = 512 * 1024
+"""A chunk is written when it has so many lines or bytes."""
+MAX_LINE_BYTES: Final = 512 * 1024
+_PATH: Final = "/v1/order-management/bulk"
+_NDJSON: Final = frozenset({"application/x-ndjson", "application/ndjson", "application/jsonl", "application/json", ""})
+_REQUIRED: Final = (
+    "orderRef", "instructionRef", "customerRef", "direction", "amount", "currency", "country", "settledByDate",
+)  # fmt: skip
+_ACCOUNT: Final = (
+    "accountHolder", "iban", "bic", "accountNumber", "bankCode", "street", "building", "postCode", "town", "region",
+    "addressCountry",
+)  # fmt: skip
+_METADATA: Final = "metadata."
+
+
+class JobLinks(msgspec.Struct):
+    """A job's links."""
+
+    self: dict[str, str]
+    results: dict[str, str]
+
+
+class JobView(msgspec.Struct, rename=wire_name):
+    """A bulk job's progress. `linesDone` counts from the upload's first line."""
+
+    links: JobLinks
+    job_id: str
+    status: str
+    lines_done: int
+    accepted: int
+    refused: int
+    created_on: datetime
+    last_updated_on: datetime
+
+
+class BankAccountBody(msgspec.Struct, rename="camel"):
+    """A bank account that comes with a line."""
+
+    account_holder: Any = None
+    iban: Any = None
+    bic: Any = None
+    account_number: Any = None
+    bank_code: Any = None
+    country: Any = None
+    address: Any = None
+
+
+class LineBody(InstructionBody, rename="camel"):
+    """One instruction as a line: its order's reference and, if need be, the account to be put into the vault."""
+
+    order_ref: Any = None
+    order_metadata: Any = None
+    bank_account: BankAccountBody | None = None
+
+
+_decode_line = msgspec.json.Decoder(LineBody).decode
+
+
+async def upload(call: Call) -> Reply:
+    """POST a bulk upload; answers 202 with the job once every line has its verdict.
+
+    A client that sends an Idempotency-Key may send the whole upload again after a failure: lines already done are not
+    done again.
+    """
+    media = call.header("content-type").partition(";")[0].strip().lower()
+    if media not in _NDJSON and media != "text/csv":
+        raise UnsupportedMedia(
+            Failure(
+                "MEDIA_TYPE_NOT_SUPPORTED",
+                "Send application/x-ndjson or text/csv, not {media}.",
+                {"media": media[:100]},
+            )
+        )
+    async with call.services.operation(call) as op:
+        job = await bulk.begin_job(op, idempotency.key_of(call))
+    writer = _Writer(call, job)
+    try:
+        reader = _csv_lines(call) if media == "text/csv" else _ndjson_lines(call)
+        async for number, raw, line in reader:
+            await writer.add(number, raw, line)
+        await writer.finish()
+    except BaseException:
+        await writer.interrupt()
+        raise
+    async with call.services.operation(call) as op:
+        ended = await bulk.end_job(op, job.job_id, "COMPLETED")
+    return Reply(202, _view(ended), ((b"location", f"{_PATH}/{job.job_id}".encode()),))
+
+
+async def read_job(op: Operation, call: Call) -> Reply:
+    """GET a job's progress."""
+    return Reply(200, _view(await bulk.get_job(op, _job_id(call))))
+
+
+async def read_results(op: Operation, call: Call) -> Reply:
+    """GET a job's results as NDJSON, a page at a time; the `link` header names the next page."""
+    job_id = _job_id(call)
+    await bulk.get_job(op, job_id)
+    cursor = call.query.get("cursor", "0")
+    if not (cursor.isascii() and cursor.isdigit() and len(cursor) <= 18):
+        raise Invalid(Failure("CURSOR_INVALID", "cursor must be a number that an earlier page gave."))
+    content, following = await bulk.read_results(op, job_id, int(cursor))
+    headers = []
+    if following is not None:
+        headers.append((b"link", f'<{_PATH}/{job_id}/results?cursor={following}>; rel="next"'.encode()))
+    return Reply(200, content=content, media=b"application/x-ndjson", headers=headers)
+
+
+class _Writer:
+    """Collects lines into chunks; writes one chunk while the next is collected."""
+
+    def __init__(self, call: Call, job: bulk.Job) -> None:
+        self._call = call
+        self._job = job
+        self._digest = hashlib.sha256()
+        self._lines: list[tuple[int, bulk.Line | StrongroomError]] = []
+        self._bytes = 0
+        self._done = 0
+        self._writing: asyncio.Task[None] | None = None
+
+    async def add(self, number: int, raw: bytes, line: bulk.Line | StrongroomError | None) -> None:
+        """Take the next line; None for one that says nothing (blank, or a CSV's header)."""
+        self._digest.update(raw)
+        self._digest.update(b"\n")
+        self._done = number
+        if number <= self._job.lines_done:
+            if number == self._job.lines_done and self._digest.digest() != self._job.digest:
+                raise KeyReused(
+                    Failure(
+                        "IDEMPOTENCY_KEY_REUSED",
+                        "This Idempotency-Key belongs to another upload: its first {count} lines were different.",
+                        {"count": number},
+                    )
+                )
+            return
+        if line is not None:
+            self._lines.append((number, line))
+        self._bytes += len(raw)
+        if len(self._lines) >= CHUNK_LINES or self._bytes >= CHUNK_BYTES:
+            await self._flush()
+
+    async def finish(self) -> None:
+        """Write what is left."""
+        if self._done < self._job.lines_done:
+            raise KeyReused(
+                Failure(
+                    "IDEMPOTENCY_KEY_REUSED",
+                    "This Idempotency-Key belongs to a longer upload, of which {count} lines are done.",
+                    {"count": self._job.lines_done},
+                )
+            )
+        if self._lines:
+            await self._flush()
+        if self._writing is not None:
+            await self._writing
+
+    async def interrupt(self) -> None:
+        """Leave the job as far as it is, and say so; a database that is away leaves it to go stale."""
+        if self._writing is not None:
+            await asyncio.gather(self._writing, return_exceptions=True)
+        if self._job.status == "COMPLETED":
+            return
+        try:
+            async with self._call.services.operation(self._call) as op:
+                await bulk.end_job(op, self._job.job_id, "INTERRUPTED")
+        except StrongroomError:
+            return
+
+    async def _flush(self) -> None:
+        if self._writing is not None:
+            await self._writing
+        lines, self._lines, self._bytes = self._lines, [], 0
+        self._writing = asyncio.create_task(self._write(lines, self._done, self._digest.digest()))
+        await asyncio.sleep(0)
+
+    async def _write(
+        self, lines: Sequence[tuple[int, bulk.Line | StrongroomError]], done: int, digest: bytes
+    ) -> None:
+        async with self._call.services.operation(self._call) as op:
+            await bulk.write_lines(op, self._job.job_id, lines, done, digest)
+
+
+async def _ndjson_lines(call: Call) -> AsyncIterator[tuple[int, bytes, bulk.Line | StrongroomError | None]]:
+    number = 0
+    async for raw in _split(call):
+        number += 1
+        text = raw.removeprefix(b"\xef\xbb\xbf") if number == 1 else raw
+        yield number, raw, _read_ndjson(text) if text.strip() else None
+
+
+def _read_ndjson(raw: bytes) -> bulk.Line | StrongroomError:
+    try:
+        if len(raw) > MAX_LINE_BYTES:
+            raise _line_too_long()
+        if b'"instructionRef"' in raw and b'"instructions"' not in raw:
+            return _check_line(decode_body(_decode_line, raw))
+        return read_order(raw)
+    except Invalid as error:
+        return error
+
+
+def _check_line(sent: LineBody) -> bulk.InstructionLine:
+    failures: list[Failure] = []
+    wrong = check_ref(sent.order_ref, "ORDER_REF", "orderRef")
+    if wrong is not None:
+        failures.append(wrong)
+    instruction = account = None
+    try:
+        instruction = check_instruction(sent)
+    except Invalid as error:
+        failures += error.failures
+    if sent.bank_account is not None:
+        try:
+            account = _bank_account(sent.bank_account)
+        except Invalid as error:
+            failures += error.failures
+    if failures or instruction is None:
+        raise Invalid(*failures)
+    return bulk.InstructionLine(sent.order_ref, instruction, account)
+
+
+def _bank_account(sent: BankAccountBody) -> NewBankAccount:
+    return check_bank_account(msgspec.to_builtins(sent))
+
+
+async def _csv_lines(call: Call) -> AsyncIterator[tuple[int, bytes, bulk.Line | StrongroomError | None]]:
+    header: list[str] | None = None
+    delimiter = ","
+    number = 0
+    async for raw in _csv_records(call):
+        number += 1
+        if header is None:
+            text = raw.decode("utf-8-sig", errors="replace")
+            delimiter = max(",;\t|", key=text.count)
+            header = [name.strip() for name in next(csv.reader([text], delimiter=delimiter), [])]
+            _check_csv_header(header, delimiter)
+            yield number, raw, None
+            continue
+        yield number, raw, _read_csv(header, delimiter, raw) if raw.strip() else None
+    if header is None:
+        raise Invalid(Failure("CSV_HEADER_MISSING", "The CSV is empty; its first line must name the columns."))
+
+
+def _check_csv_header(header: Sequence[str], delimiter: str) -> None:
+    missing = [name for name in _REQUIRED if name not in header]
+    if missing:
+        raise Invalid(
+            Failure(
+                "CSV_COLUMN_MISSING",
+                "The CSV's first line lacks the columns {missing}. Columns were separated by {delimiter}; comma, "
+                "semicolon, tab and bar are understood.",
+                {"missing": ", ".join(missing), "delimiter": {"\t": "tab"}.get(delimiter, delimiter)},
+            )
+        )
+    twice = sorted({name for name in header if name and header.count(name) > 1})
+    if twice:
+        raise Invalid(
+            Failure("CSV_COLUMN_TWICE", "The CSV's first line has the columns {names} twice.", {"names": ", ".join(twice)})
+        )
+
+
+def _read_csv(header: Sequence[str], delimiter: str, raw: bytes) -> bulk.Line | StrongroomError:
+    try:
+        if len(raw) > MAX_LINE_BYTES:
+            raise _line_too_long()
+        values = next(csv.reader(io.StringIO(raw.decode(), newline=""), delimiter=delimiter, strict=True))
+    except (UnicodeDecodeError, csv.Error) as error:
+        return Invalid(Failure("CSV_LINE_INVALID", "The line can't be read: {what}.", {"what": str(error)[:100]}))
+    except Invalid as error:
+        return error
+    if len(values) != len(header):
+        return Invalid(
+            Failure(
+                "CSV_LINE_INVALID",
+                "The line has {found} values, the header {expected}.",
+                {"found": len(values), "expected": len(header)},
+            )
+        )
+    row = dict(zip(header, values, strict=True))
+    metadata = {
+        name.removeprefix(_METADATA): value for name, value in row.items() if name.startswith(_METADATA) and value
+    }
+    sent = LineBody(
+        order_ref=row["orderRef"],
+        instruction_ref=row["instructionRef"],
+        customer_ref=row["customerRef"],
+        direction=row["direction"],
+        financial_instrument_id=row.get("financialInstrumentId") or None,
+        amount=msgspec.Raw(msgspec.json.encode(row["amount"])),
+        currency=row["currency"],
+        country=row["country"],
+        settled_by_date=row["settledByDate"],
+        scheme_id=row.get("schemeId") or None,
+        metadata=metadata or None,
+        bank_account=_csv_account(row),
+    )
+    try:
+        return _check_line(sent)
+    except Invalid as error:
+        return error
+
+
+def _csv_account(row: Mapping[str, str]) -> BankAccountBody | None:
+    if not any(row.get(name) for name in ("iban", "accountNumber", "accountHolder")):
+        return None
+    given = {name: row.get(name) or None for name in _ACCOUNT}
+    address = {
+        "streetAddress": given["street"],
+        "extendedAddress": given["building"],
+        "locality": given["town"],
+        "region": given["region"],
+        "postCode": given["postCode"],
+        "country": given["addressCountry"] or row["country"],
+    }
+    return BankAccountBody(
+        account_holder=given["accountHolder"],
+        iban=given["iban"],
+        bic=given["bic"],
+        account_number=given["accountNumber"],
+        bank_code=given["bankCode"],
+        country=row["country"],
+        address=address if any(given[name] for name in ("street", "town", "postCode")) else None,
+    )
+
+
+async def _split(call: Call) -> AsyncIterator[bytes]:
+    """The upload's lines; one that is too long comes cut, but longer than MAX_LINE_BYTES."""
+    assert call.chunks is not None  # noqa: S101  # the route streams
+    rest = b""
+    while (chunk := await call.chunks()) is not None:
+        first, *others = chunk.split(b"\n")
+        rest = rest + first if len(rest) <= MAX_LINE_BYTES else rest
+        for other in others:
+            yield rest.removesuffix(b"\r")
+            rest = other
+    if rest:
+        yield rest.removesuffix(b"\r")
+
+
+async def _csv_records(call: Call) -> AsyncIterator[bytes]:
+    """The upload's CSV records: lines, joined while a quoted value goes on."""
+    record = b""
+    async for line in _split(call):
+        record = record + b"\n" + line if record else line
+        if record.count(b'"') % 2 == 0 or len(record) > MAX_LINE_BYTES:
+            yield record
+            record = b""
+    if record:
+        yield record
+
+
+def _line_too_long() -> Invalid:
+    return Invalid(Failure("LINE_TOO_LONG", "A line has at most {limit} bytes.", {"limit": MAX_LINE_BYTES}))
+
+
+def _job_id(call: Call) -> UUID:
+    job_id = parse_uuid(call.path["jobId"])
+    if job_id is None:
+        raise bulk.job_not_found()
+    return job_id
+
+
+def _view(job: bulk.Job) -> JobView:
+    href = f"{_PATH}/{job.job_id}"
+    return JobView(
+        links=JobLinks({"href": href}, {"href": f"{href}/results"}),
+        job_id=str(job.job_id),
+        status=job.status,
+        lines_done=job.lines_done,
+        accepted=job.accepted,
+        refused=job.refused,
+        created_on=job.created_at,
+        last_updated_on=job.updated_at,
+    )
+
+
+ROUTES: Sequence[Route] = (
+    Route(
+        method="POST", path=_PATH, summary="Send many orders and instructions", tag="Orders", access=Access.TENANT,
+        permission=Permission.TRANSACTIONS_WRITE, call=upload, streams=True, request=LineBody,
+        request_media=("application/x-ndjson", "text/csv"), replies={202: JobView},
+    ),
+    Route(
+        method="GET", path=_PATH + "/{jobId}", summary="Follow a bulk job", tag="Orders", access=Access.TENANT,
+        permission=Permission.TRANSACTIONS_READ, operation=read_job, replies={200: JobView},
+    ),
+    Route(
+        method="GET", path=_PATH + "/{jobId}/results", summary="Read a bulk job's results", tag="Orders",
+        access=Access.TENANT, permission=Permission.TRANSACTIONS_READ, operation=read_results, replies={200: bytes},
+        reply_media="application/x-ndjson", query={"cursor": "Go on after this line, as an earlier page's link says."},
+    ),
+)  # fmt: skip

@@ -1,0 +1,163 @@
+"""Idempotency keys (IETF draft-ietf-httpapi-idempotency-key-header): the same key and body give the stored answer.
+
+The key is taken in the same operation as the change, so either both exist or neither. Keys are kept for 24 hours as keyed
+hashes; answers are sealed. Fields that are shown once (a private key) are answered with null in a replay.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Final, Protocol, TypeVar
+
+import msgspec
+
+from strongroom.api.routing import Call, OperationHandler, Reply
+from strongroom.database import Operation
+from strongroom.kernel.errors import Failure, InFlight, Invalid, KeyReused, StrongroomError
+
+KEY: Final = re.compile(r"[\x21-\x7e]{1,255}", re.ASCII)
+KEPT_FOR: Final = "24 hours"
+
+
+async def once(op: Operation, call: Call, handler: OperationHandler) -> Reply:
+    """Run the handler, or answer what it answered the last time this key was sent.
+
+    Raises errors.Invalid (`IDEMPOTENCY_KEY_INVALID`), errors.KeyReused (`IDEMPOTENCY_KEY_REUSED`) when the body differs,
+    errors.InFlight (`IDEMPOTENCY_KEY_IN_FLIGHT`) while the first request is still being worked on.
+    """
+    key = key_of(call)
+    if key is None:
+        return await handler(op, call)
+    key_hash = op.cipher.index("idempotency_keys", "key_hash", key)
+    request_hash = fingerprint(call)
+    stored = await claim(op, key_hash, request_hash)
+    if stored is not None:
+        return stored
+    reply = await handler(op, call)
+    await store(op, key_hash, reply)
+    return reply
+
+
+def key_of(call: Call) -> str | None:
+    """The request's idempotency key, if it is a POST that has one."""
+    if call.route.method != "POST":
+        return None
+    header = call.headers.get(b"idempotency-key")
+    if header is None:
+        return None
+    text = header.decode("latin-1")
+    if not KEY.fullmatch(text):
+        raise Invalid(
+            Failure(
+                "IDEMPOTENCY_KEY_INVALID",
+                "An Idempotency-Key has 1 to 255 visible ASCII characters, without blanks.",
+            )
+        )
+    return text
+
+
+def fingerprint(call: Call) -> bytes:
+    """What makes two requests the same one: method, path and body."""
+    path = call.route.path.format_map(call.path) if call.path else call.route.path
+    return hashlib.sha256(f"{call.route.method} {path}\n".encode() + call.body).digest()
+
+
+async def claim(op: Operation, key_hash: bytes, request_hash: bytes) -> Reply | None:
+    """Take the key for this request; the stored answer when it was taken and answered before."""
+    taken = await op.run(
+        "insert into idempotency_keys (scope_id, key_hash, request_hash, created_at) values (%s, %s, %s, %s) "
+        "on conflict do nothing",
+        op.scope,
+        key_hash,
+        request_hash,
+        op.now,
+    )
+    if taken:
+        return None
+    row = await op.row(
+        "select request_hash, status, sealed from idempotency_keys where scope_id = %s and key_hash = %s", op.scope, key_hash
+    )
+    return replay(op, key_hash, request_hash, row)
+
+
+def replay(op: Operation, key_hash: bytes, request_hash: bytes, row: tuple[Any, ...] | None) -> Reply:
+    """The answer kept in a row of `idempotency_keys`."""
+    if row is None or row[1] is None:
+        raise InFlight(
+            Failure("IDEMPOTENCY_KEY_IN_FLIGHT", "A request with this Idempotency-Key is being worked on. Try again shortly.")
+        )
+    if row[0] != request_hash:
+        raise KeyReused(
+            Failure("IDEMPOTENCY_KEY_REUSED", "This Idempotency-Key was used for another request. Use a new key for a new request.")
+        )
+    content = op.cipher.open("idempotency_keys", "sealed", key_hash, row[2])
+    return Reply(row[1], content=content, headers=((b"idempotency-replayed", b"true"),))
+
+
+async def store(op: Operation, key_hash: bytes, reply: Reply) -> None:
+    """Keep the answer under a key that was claimed in this operation."""
+    body = reply.body
+    if reply.unrepeatable:
+        body = {**msgspec.to_builtins(body), **dict.fromkeys(reply.unrepeatable)}
+    content = reply.content if reply.content is not None else b"" if body is None else _encode(body)
+    await op.run(
+        "update idempotency_keys set status = %s, sealed = %s where scope_id = %s and key_hash = %s",
+        reply.status,
+        op.cipher.seal("idempotency_keys", "sealed", key_hash, content),
+        op.scope,
+        key_hash,
+    )
+
+
+class Keyed(Protocol):
+    """A command that may carry an idempotency key."""
+
+    key_hash: bytes | None
+    request_hash: bytes
+
+
+C = TypeVar("C", bound=Keyed)
+
+
+async def once_each(
+    op: Operation,
+    commands: Sequence[C],
+    run: Callable[[Operation, Sequence[C]], Awaitable[Sequence[Reply | StrongroomError]]],
+) -> list[Reply | StrongroomError]:
+    """As `once`, for the commands of a coalesced write: those seen before are answered, the rest run together.
+
+    A command's `key_hash` holds the key itself; it is hashed here, under the tenant's key. Refusals are not kept, so a
+    refused request may be sent again.
+    """
+    verdicts: dict[int, Reply | StrongroomError] = {}
+    claimed: dict[int, bytes] = {}
+    for position, command in enumerate(commands):
+        if command.key_hash is None:
+            continue
+        key_hash = op.cipher.index("idempotency_keys", "key_hash", command.key_hash.decode())
+        try:
+            stored = await claim(op, key_hash, command.request_hash)
+        except StrongroomError as error:
+            verdicts[position] = error
+            continue
+        if stored is None:
+            claimed[position] = key_hash
+        else:
+            verdicts[position] = stored
+    open_positions = [position for position in range(len(commands)) if position not in verdicts]
+    results = await run(op, [commands[position] for position in open_positions])
+    for position, result in zip(open_positions, results, strict=True):
+        verdicts[position] = result
+        claimed_hash = claimed.get(position)
+        if claimed_hash is None:
+            continue
+        if isinstance(result, StrongroomError):
+            await op.run("delete from idempotency_keys where scope_id = %s and key_hash = %s", op.scope, claimed_hash)
+        else:
+            await store(op, claimed_hash, result)
+    return [verdicts[position] for position in range(len(commands))]
+
+
+_encode = msgspec.json.Encoder(decimal_format="number").encode

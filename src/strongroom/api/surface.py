@@ -1,0 +1,345 @@
+"""The ASGI surface: from bytes to a `Call`, from a `Reply` or an error to bytes.
+
+Starlette finds the route. Bodies are parsed by hand rather than by a framework because the contract wants every failure
+of a request listed together, in field order, with its own code.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+from urllib.parse import parse_qsl
+
+import msgspec
+import structlog
+from starlette.routing import Route as StarletteRoute
+from starlette.routing import Router
+
+from strongroom.access import allows
+from strongroom.api import idempotency, problems
+from strongroom.api.routing import MAX_BODY_BYTES, Access, Call, Reply, Route
+from strongroom.audit import Entry, record_many
+from strongroom.database import Coalescer, Databases, Operation
+from strongroom.kernel.actors import Actor
+from strongroom.kernel.clock import Clock
+from strongroom.kernel.config import Config
+from strongroom.kernel.errors import (
+    Failure,
+    Forbidden,
+    Invalid,
+    StrongroomError,
+    TooLarge,
+    Unauthenticated,
+    Unavailable,
+    UnsupportedMedia,
+)
+from strongroom.kernel.ids import new_uuid, parse_uuid
+
+log = structlog.get_logger(__name__)
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+_READ_AS_JSON: Final = frozenset({"", "application/json", "application/json-patch+json", "text/json"})
+_CORRELATION_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,128}", re.ASCII)
+_CHANGING: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+_SECURITY_HEADERS: Final = (
+    (b"strict-transport-security", b"max-age=63072000; includeSubDomains"),
+    (b"cache-control", b"no-store"),
+    (b"x-content-type-options", b"nosniff"),
+)
+_encode = msgspec.json.Encoder(decimal_format="number").encode
+
+
+class TokenReader(Protocol):
+    """Tells who a bearer token is (`strongroom.identity`)."""
+
+    def read(self, token: str) -> Actor:
+        """The actor. Raises errors.Unauthenticated when the token is forged, expired or of another environment."""
+        ...
+
+
+@dataclass(slots=True, kw_only=True)
+class Services:
+    """What handlers may use; put together in `strongroom.assembly`."""
+
+    config: Config
+    clock: Clock
+    databases: Databases
+    tokens: TokenReader
+    parts: Mapping[type, Any]
+    """Further parts by their type; see `part`."""
+
+    def part(self, kind: type[Any]) -> Any:
+        """The part of that type."""
+        return self.parts[kind]
+
+    def operation(self, call: Call) -> Any:
+        """The operation in which a call's work is done: of the actor's tenant, else of its account."""
+        actor = call.actor
+        return self.databases.operation(
+            actor, account=actor.account_id, tenant=actor.tenant_id, correlation_id=call.correlation_id
+        )
+
+
+class Surface:
+    """Serves one route table."""
+
+    def __init__(self, services: Services, routes: Sequence[Route]) -> None:
+        self._services = services
+        self._refusals: Coalescer[Actor, Entry, None] = Coalescer(self._record_refusals)
+        paths: dict[str, dict[str, Route]] = {}
+        for route in routes:
+            paths.setdefault(route.path, {})[route.method] = route
+        self._router = Router(
+            [StarletteRoute(path, _Endpoint(self, methods)) for path, methods in paths.items()],
+            redirect_slashes=False,
+            default=self._not_found,
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection scope."""
+        if scope["type"] != "http":
+            return
+        path = scope["path"]
+        if len(path) > 1 and path[-1] == "/":
+            scope["path"] = path[:-1]
+        if path.startswith("/v2/order-management"):
+            scope["path"] = "/v1" + scope["path"][3:]
+        await self._router(scope, receive, send)
+
+    async def _not_found(self, scope: Scope, receive: Receive, send: Send) -> None:
+        failure = Failure("PATH_NOT_FOUND", "There is nothing at this path.")
+        await _send_failures(send, scope, [failure], 404, _correlation_id(dict(scope["headers"])))
+
+    async def serve(self, route: Route, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request on a known route."""
+        headers: dict[bytes, bytes] = dict(scope["headers"])
+        call = Call(
+            services=self._services,
+            route=route,
+            path=scope["path_params"],
+            query=dict(parse_qsl(scope["query_string"].decode("latin-1"))) if scope["query_string"] else {},
+            headers=headers,
+            correlation_id=_correlation_id(headers),
+        )
+        try:
+            reply = await self._answer(call, receive)
+        except StrongroomError as error:
+            status = problems.status_of(error)
+            if status == 500:
+                log.error("api.broken", codes=[failure.code for failure in error.failures], path=route.path)
+            await self._refused(call, error, status)
+            extra = _error_headers(error)
+            await _send_failures(send, scope, error.failures, status, call.correlation_id, extra)
+        except Exception:
+            log.exception("api.failed", path=route.path, correlation_id=call.correlation_id)
+            failure = Failure("INTERNAL_ERROR", "Something went wrong on our side. Quote the correlation id to support.")
+            await _send_failures(send, scope, [failure], 500, call.correlation_id)
+        else:
+            await _send_reply(send, reply, call.correlation_id)
+
+    async def _answer(self, call: Call, receive: Receive) -> Reply:
+        route = call.route
+        if route.access is not Access.PUBLIC:
+            call.actor = self._authenticate(call)
+            _check_headers(call)
+            if route.permission is not None and not allows(call.actor, route.permission):
+                raise Forbidden(
+                    Failure(
+                        "FORBIDDEN",
+                        "This needs the permission {permission}, which this key's roles don't include.",
+                        {"permission": route.permission.value},
+                    )
+                )
+        if route.streams:
+            call.chunks = _chunks(receive)
+        else:
+            if route.method in _CHANGING:
+                _check_media(call)
+            call.body = await _read_body(receive)
+        if route.call is not None:
+            return await route.call(call)
+        assert route.operation is not None  # noqa: S101  # Route holds exactly one of the two
+        operation: Operation
+        async with self._services.operation(call) as operation:
+            return await idempotency.once(operation, call, route.operation)
+
+    def _authenticate(self, call: Call) -> Actor:
+        scheme, _, token = call.header("authorization").partition(" ")
+        if scheme.lower() != "bearer" or not token:
+            raise Unauthenticated(
+                Failure("TOKEN_REQUIRED", "Send `Authorization: Bearer …` with a token from POST /v1/identity/hmac.")
+            )
+        return self._services.tokens.read(token.strip())
+
+    async def _refused(self, call: Call, error: StrongroomError, status: int) -> None:
+        """Record a refusal, in an operation of its own; a database that is away doesn't change the answer."""
+        if call.actor.account_id is None or not (status in {401, 403} or call.route.method in _CHANGING) or status >= 500:
+            return
+        entry = Entry(
+            action=f"{call.route.method} {call.route.path}",
+            subject_kind="request",
+            subject_id=call.correlation_id,
+            outcome="refused",
+            detail=" ".join(failure.code for failure in error.failures[:8]),
+            correlation_id=call.correlation_id,
+        )
+        try:
+            await self._refusals.submit(call.actor, entry)
+        except StrongroomError as failed:
+            log.warning("api.refusal_not_recorded", code=failed.code, correlation_id=call.correlation_id)
+
+    async def _record_refusals(self, actor: Actor, entries: Sequence[Entry]) -> Sequence[None]:
+        recorder = Actor(kind=actor.kind, name=actor.name, account_id=actor.account_id, tenant_id=actor.tenant_id)
+        async with self._services.databases.operation(
+            recorder, account=actor.account_id, tenant=actor.tenant_id
+        ) as operation:
+            operation.actor = actor
+            await record_many(operation, entries)
+        return [None] * len(entries)
+
+
+class _Endpoint:
+    """All methods of one path, as an ASGI application."""
+
+    def __init__(self, surface: Surface, methods: Mapping[str, Route]) -> None:
+        self._surface = surface
+        self._methods = methods
+        self._allow = ", ".join(sorted(methods)).encode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        route = self._methods.get(scope["method"])
+        if route is None:
+            failure = Failure("METHOD_NOT_ALLOWED", "This path doesn't answer this method; see the Allow header.")
+            correlation_id = _correlation_id(dict(scope["headers"]))
+            await _send_failures(send, scope, [failure], 405, correlation_id, ((b"allow", self._allow),))
+            return
+        await self._surface.serve(route, scope, receive, send)
+
+
+def build_asgi(services: Services, routes: Sequence[Route]) -> Surface:
+    """The ASGI application of a route table."""
+    return Surface(services, routes)
+
+
+def _correlation_id(headers: Mapping[bytes, bytes]) -> str:
+    given = headers.get(b"x-correlation-id")
+    if given is not None and _CORRELATION_ID.fullmatch(text := given.decode("latin-1")):
+        return text
+    return str(new_uuid())
+
+
+def _check_headers(call: Call) -> None:
+    """`x-account-id` and `x-tenant-id` must be there and agree with the token (wire contract, section 1)."""
+    actor, access = call.actor, call.route.access
+    if (access is Access.TENANT) != (actor.tenant_id is not None):
+        raise Forbidden(
+            Failure(
+                "WRONG_LEVEL",
+                "This route needs a key of {wanted}; the token was made with a key of {found}.",
+                {
+                    "wanted": "a tenant" if access is Access.TENANT else "an account",
+                    "found": "a tenant" if actor.tenant_id is not None else "an account",
+                },
+            )
+        )
+    expected = [("x-account-id", "ACCOUNT_ID_IS_REQUIRED", actor.account_id)]
+    if access is Access.TENANT:
+        expected.append(("x-tenant-id", "TENANT_ID_IS_REQUIRED", actor.tenant_id))
+    missing = [
+        Failure(code, "The header {header} is required.", {"header": name})
+        for name, code, _ in expected
+        if not call.headers.get(name.encode())
+    ]
+    if missing:
+        raise Invalid(*missing)
+    for name, _, value in expected:
+        if parse_uuid(call.header(name).strip()) != value:
+            raise Forbidden(
+                Failure("HEADERS_DISAGREE", "The header {header} doesn't agree with the token.", {"header": name})
+            )
+
+
+def _check_media(call: Call) -> None:
+    media = call.header("content-type").partition(";")[0].strip().lower()
+    if media not in _READ_AS_JSON:
+        raise UnsupportedMedia(
+            Failure("MEDIA_TYPE_NOT_SUPPORTED", "Send JSON (application/json), not {media}.", {"media": media[:100]})
+        )
+
+
+async def _read_body(receive: Receive) -> bytes:
+    message = await receive()
+    body: bytes = message.get("body", b"")
+    if not message.get("more_body"):
+        if len(body) > MAX_BODY_BYTES:
+            raise _too_large()
+        return body
+    parts, size = [body], len(body)
+    while message.get("more_body"):
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise Unavailable(Failure("CLIENT_GONE", "The connection was closed before the request was complete."))
+        part = message.get("body", b"")
+        size += len(part)
+        if size > MAX_BODY_BYTES:
+            raise _too_large()
+        parts.append(part)
+    return b"".join(parts)
+
+
+def _chunks(receive: Receive) -> Callable[[], Awaitable[bytes | None]]:
+    more = True
+
+    async def next_chunk() -> bytes | None:
+        nonlocal more
+        if not more:
+            return None
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise Unavailable(Failure("CLIENT_GONE", "The connection was closed before the request was complete."))
+        more = bool(message.get("more_body"))
+        return bytes(message.get("body", b""))
+
+    return next_chunk
+
+
+def _too_large() -> TooLarge:
+    return TooLarge(
+        Failure("REQUEST_TOO_LARGE", "A request body has at most {limit} bytes.", {"limit": MAX_BODY_BYTES})
+    )
+
+
+def _error_headers(error: StrongroomError) -> Sequence[tuple[bytes, bytes]]:
+    if isinstance(error, Unauthenticated):
+        return ((b"www-authenticate", b'Bearer realm="strongroom"'),)
+    if isinstance(error, Unavailable):
+        return ((b"retry-after", str(problems.RETRY_AFTER_S).encode()),)
+    return ()
+
+
+async def _send_reply(send: Send, reply: Reply, correlation_id: str) -> None:
+    content = reply.content if reply.content is not None else b"" if reply.body is None else _encode(reply.body)
+    headers = [(b"x-correlation-id", correlation_id.encode()), *_SECURITY_HEADERS, *reply.headers]
+    if content:
+        headers.append((b"content-type", reply.media))
+    headers.append((b"content-length", str(len(content)).encode()))
+    await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+    await send({"type": "http.response.body", "body": content})
+
+
+async def _send_failures(
+    send: Send,
+    scope: Scope,
+    failures: Sequence[Failure],
+    status: int,
+    correlation_id: str,
+    extra: Sequence[tuple[bytes, bytes]] = (),
+) -> None:
+    accept = dict(scope["headers"]).get(b"accept", b"").decode("latin-1")
+    content, media = problems.render(failures, status, correlation_id, accept)
+    await _send_reply(send, Reply(status, content=content, media=media, headers=extra), correlation_id)
+

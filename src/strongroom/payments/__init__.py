@@ -1,0 +1,1 @@
+"""Orders, instructions, schemes, customers, and moving the money."""

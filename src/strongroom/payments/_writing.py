@@ -1,0 +1,335 @@
+"""Writing new orders and instructions, many at a time: one statement, whatever their number.
+
+Used for one order of one request as well as for a bulk line, so that there is one path to get right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import date
+from typing import Final
+
+import msgspec
+
+from strongroom.database import Operation, pack_bytes, pack_dates, pack_texts, pack_uuids
+from strongroom.kernel.errors import Failure, Invalid
+from strongroom.payments.contents import Defaults, InstructionContent, NewInstruction, encode, instruction_id_of
+from strongroom.payments.customers import customer_id_of, pack_new_customer
+from strongroom.payments.instruments import InstrumentSummary, find_for_use
+from strongroom.payments.routing import PublishedScheme, supports
+from strongroom.payments.schemes import find_published
+from strongroom.rails.contract import Direction
+
+NO_DEFAULTS: Final[Defaults] = Defaults()
+
+
+class InstructionRow(msgspec.Struct, gc=False):
+    """A row of `instructions` to be written."""
+
+    order_id: bytes
+    instruction_id: bytes
+    customer_id: bytes
+    direction: str
+    currency: str
+    country: str
+    status: str
+    settled_by: date
+    scheme_id: str | None
+    scheme_source: str
+    financial_instrument_id: bytes | None
+    financial_instrument_source: str
+    sealed: bytes
+
+
+class Known(msgspec.Struct):
+    """What the database knows of the schemes and instruments that a batch names."""
+
+    schemes: Mapping[str, PublishedScheme]
+    instruments: Mapping[bytes, InstrumentSummary]
+
+
+async def look_up(op: Operation, instructions: Iterable[NewInstruction], defaults: Iterable[Defaults]) -> Known:
+    """Find every scheme and financial instrument named, in one query each (none when none is named)."""
+    scheme_ids: set[str] = set()
+    instrument_ids: set[bytes] = set()
+    for item in (*instructions, *defaults):
+        if item.scheme_id is not None:
+            scheme_ids.add(item.scheme_id)
+        if item.financial_instrument_id is not None:
+            instrument_ids.add(item.financial_instrument_id)
+    return Known(
+        schemes=await find_published(op, scheme_ids) if scheme_ids else {},
+        instruments=await find_for_use(op, instrument_ids) if instrument_ids else {},
+    )
+
+
+def check_defaults(op: Operation, customer_ref: str, defaults: Defaults, known: Known) -> list[Failure]:
+    """What is wrong with an order's defaults for a customer."""
+    failures = []
+    if defaults.scheme_id is not None and defaults.scheme_id not in known.schemes:
+        failures.append(_scheme_unknown())
+    failures += _check_instrument(op, customer_ref, defaults.financial_instrument_id, known)
+    return failures
+
+
+def make_row(
+    op: Operation, order_ref: str, order_id: bytes, new: NewInstruction, defaults: Defaults, known: Known
+) -> InstructionRow:
+    """The row of a new instruction, its gaps filled from the defaults.
+
+    Raises errors.Invalid (`SCHEME_ID_NOT_RECOGNISED`, `SCHEME_ID_NOT_SUPPORTED`, `FINANCIAL_INSTRUMENT_NOT_FOUND`,
+    `FINANCIAL_INSTRUMENT_NOT_SUPPORTED`).
+    """
+    scheme_id, scheme_source = new.scheme_id, "MANUALLY_SET"
+    if scheme_id is None:
+        scheme_id, scheme_source = defaults.scheme_id, "CUSTOMER_DEFAULT" if defaults.scheme_id else "NONE"
+    instrument_id, instrument_source = new.financial_instrument_id, "MANUALLY_SET"
+    if instrument_id is None:
+        instrument_id = defaults.financial_instrument_id
+        instrument_source = "CUSTOMER_DEFAULT" if instrument_id else "NONE"
+    if scheme_id is not None or instrument_id is not None:
+        failures = check_choice(
+            op, new.customer_ref, new.direction, new.currency, new.country, new.minor, scheme_id, instrument_id, known
+        )
+        if failures:
+            raise Invalid(*failures)
+    metadata = {**defaults.metadata, **new.metadata} if defaults.metadata else new.metadata
+    instruction_id = instruction_id_of(op, order_ref, new.ref)
+    content = InstructionContent(order_ref, new.ref, new.customer_ref, new.minor, metadata)
+    return InstructionRow(
+        order_id=order_id,
+        instruction_id=instruction_id,
+        customer_id=customer_id_of(op, new.customer_ref),
+        direction=new.direction,
+        currency=new.currency,
+        country=new.country,
+        status="READY" if scheme_id is not None and instrument_id is not None else "INCOMPLETE",
+        settled_by=new.settled_by,
+        scheme_id=scheme_id,
+        scheme_source=scheme_source,
+        financial_instrument_id=instrument_id,
+        financial_instrument_source=instrument_source,
+        sealed=op.cipher.seal("instructions", "sealed", instruction_id, encode(content)),
+    )
+
+
+def check_choice(
+    op: Operation,
+    customer_ref: str,
+    direction: str,
+    currency: str,
+    country: str,
+    minor: int,
+    scheme_id: str | None,
+    instrument_id: bytes | None,
+    known: Known,
+) -> list[Failure]:
+    """What is wrong with a scheme and a financial instrument for such a payment."""
+    failures = _check_instrument(op, customer_ref, instrument_id, known, direction)
+    if scheme_id is not None:
+        scheme = known.schemes.get(scheme_id)
+        if scheme is None:
+            failures.append(_scheme_unknown())
+        elif not supports(scheme, direction, currency, country, minor):
+            failures.append(
+                Failure(
+                    "SCHEME_ID_NOT_SUPPORTED",
+                    "The scheme {schemeId} can't carry this: no rule of its published draft takes {direction}, "
+                    "{country}, {currency} and this amount.",
+                    {"schemeId": scheme_id, "direction": direction, "country": country, "currency": currency},
+                )
+            )
+    return failures
+
+
+def _check_instrument(
+    op: Operation, customer_ref: str, instrument_id: bytes | None, known: Known, direction: str | None = None
+) -> list[Failure]:
+    if instrument_id is None:
+        return []
+    found = known.instruments.get(instrument_id)
+    if found is None or found.status != "ACTIVE" or found.customer_id != customer_id_of(op, customer_ref):
+        return [
+            Failure(
+                "FINANCIAL_INSTRUMENT_NOT_FOUND",
+                "The customer has no active financial instrument of this id. Look it up in the customer vault.",
+            )
+        ]
+    if direction is not None and not (found.can_credit if direction == Direction.CREDIT else found.can_debit):
+        return [
+            Failure(
+                "FINANCIAL_INSTRUMENT_NOT_SUPPORTED",
+                "This financial instrument can't be used for {direction}.",
+                {"direction": direction},
+            )
+        ]
+    return []
+
+
+def _scheme_unknown() -> Failure:
+    return Failure("SCHEME_ID_NOT_RECOGNISED", "There is no such scheme in this tenant.")
+
+
+_INSERT_INSTRUCTIONS: Final = """
+    customers_in as (
+        insert into customers (tenant_id, customer_id, status, sealed, created_at, updated_at)
+        select %(tenant)s, c.id, 'ACTIVE', c.sealed, %(now)s, %(now)s
+        from (select distinct on (id) id, sealed from unnest(%(customer_order)s, %(customer)s, %(customer_sealed)s)
+                  as t(order_id, id, sealed) {only_new} order by id) as c
+        on conflict do nothing
+    ),
+    instructions_in as (
+        insert into instructions (tenant_id, order_id, instruction_id, customer_id, direction, currency, country, status,
+                                  settled_by, scheme_id, scheme_source, financial_instrument_id,
+                                  financial_instrument_source, sealed, created_at, updated_at)
+        select %(tenant)s, order_id, instruction_id, customer_id, direction, currency, country, status,
+               settled_by, scheme_id, scheme_source, instrument_id, instrument_source, sealed, %(now)s, %(now)s
+        from unnest(%(i_order)s, %(i_id)s, %(i_customer)s, %(i_direction)s, %(i_currency)s, %(i_country)s, %(i_status)s,
+                    %(i_settled_by)s, %(i_scheme)s, %(i_scheme_source)s, %(i_instrument)s, %(i_instrument_source)s,
+                    %(i_sealed)s)
+             as t(order_id, instruction_id, customer_id, direction, currency, country, status, settled_by, scheme_id,
+                  scheme_source, instrument_id, instrument_source, sealed) {only_new}
+        on conflict do nothing
+        returning order_id, instruction_id, status, settled_by
+    ),
+    due_in as (
+        insert into due_work (tenant_id, due_on)
+        select distinct %(tenant)s::uuid, settled_by - 1 from instructions_in where status = 'READY'
+        on conflict do nothing
+    )
+"""
+_INSERT_ORDERS: Final = f"""
+with orders_in as (
+    insert into orders (tenant_id, order_id, sealed, created_at, updated_at)
+    select %(tenant)s, id, sealed, %(now)s, %(now)s from unnest(%(order)s, %(order_sealed)s) as t(id, sealed) order by id
+    on conflict do nothing
+    returning order_id
+),
+{_INSERT_INSTRUCTIONS.format(only_new="join orders_in using (order_id)")},
+defaults_in as (
+    insert into order_customer_defaults (tenant_id, order_id, customer_id, financial_instrument_id, scheme_id, sealed, updated_at)
+    select %(tenant)s, order_id, customer_id, instrument_id, scheme_id, sealed, %(now)s
+    from unnest(%(d_order)s, %(d_customer)s, %(d_instrument)s, %(d_scheme)s, %(d_sealed)s)
+         as t(order_id, customer_id, instrument_id, scheme_id, sealed) join orders_in using (order_id)
+)
+select order_id from orders_in
+"""
+_ADD_INSTRUCTIONS: Final = f"""
+with orders_in as (
+    insert into orders (tenant_id, order_id, sealed, created_at, updated_at)
+    select %(tenant)s, id, sealed, %(now)s, %(now)s from unnest(%(order)s, %(order_sealed)s) as t(id, sealed) order by id
+    on conflict do nothing
+),
+{_INSERT_INSTRUCTIONS.format(only_new="")}
+select instruction_id from instructions_in
+"""
+
+
+class DefaultsRow(msgspec.Struct, gc=False):
+    """A row of `order_customer_defaults` to be written."""
+
+    order_id: bytes
+    customer_id: bytes
+    customer_ref: str
+    financial_instrument_id: bytes | None
+    scheme_id: str | None
+    sealed: bytes
+
+
+async def insert_orders(
+    op: Operation,
+    orders: Sequence[tuple[bytes, bytes]],
+    rows: Sequence[InstructionRow],
+    defaults: Sequence[DefaultsRow],
+    customers: Mapping[bytes, tuple[bytes, str]],
+) -> set[bytes]:
+    """Write orders `(id, sealed)` with all that belongs to them; returns the ids of those that weren't there before.
+
+    `customers`: customer id → (the order that brings it, its reference). Nothing of an order that exists is written.
+    """
+    parameters = {
+        **_instruction_parameters(op, rows, customers),
+        "order": pack_uuids([order_id for order_id, _ in orders]),
+        "order_sealed": pack_bytes([sealed for _, sealed in orders]),
+        "d_order": pack_uuids([row.order_id for row in defaults]),
+        "d_customer": pack_uuids([row.customer_id for row in defaults]),
+        "d_instrument": pack_uuids([row.financial_instrument_id for row in defaults]),
+        "d_scheme": pack_texts([row.scheme_id for row in defaults]),
+        "d_sealed": pack_bytes([row.sealed for row in defaults]),
+    }
+    return {row[0].bytes for row in await op.rows_named(_INSERT_ORDERS, parameters)}
+
+
+async def add_instructions(
+    op: Operation,
+    orders: Sequence[tuple[bytes, bytes]],
+    rows: Sequence[InstructionRow],
+    customers: Mapping[bytes, tuple[bytes, str]],
+) -> set[bytes]:
+    """Write instructions, making orders `(id, sealed)` that aren't there yet; returns the ids of those that were new."""
+    parameters = {
+        **_instruction_parameters(op, rows, customers),
+        "order": pack_uuids([order_id for order_id, _ in orders]),
+        "order_sealed": pack_bytes([sealed for _, sealed in orders]),
+    }
+    return {row[0].bytes for row in await op.rows_named(_ADD_INSTRUCTIONS, parameters)}
+
+
+def _instruction_parameters(
+    op: Operation, rows: Sequence[InstructionRow], customers: Mapping[bytes, tuple[bytes, str]]
+) -> dict[str, object]:
+    return {
+        "tenant": op.tenant,
+        "now": op.now,
+        "customer_order": pack_uuids([order_id for order_id, _ in customers.values()]),
+        "customer": pack_uuids(list(customers)),
+        "customer_sealed": pack_bytes([pack_new_customer(op, ref) for _, ref in customers.values()]),
+        "i_order": pack_uuids([row.order_id for row in rows]),
+        "i_id": pack_uuids([row.instruction_id for row in rows]),
+        "i_customer": pack_uuids([row.customer_id for row in rows]),
+        "i_direction": pack_texts([row.direction for row in rows]),
+        "i_currency": pack_texts([row.currency for row in rows]),
+        "i_country": pack_texts([row.country for row in rows]),
+        "i_status": pack_texts([row.status for row in rows]),
+        "i_settled_by": pack_dates([row.settled_by for row in rows]),
+        "i_scheme": pack_texts([row.scheme_id for row in rows]),
+        "i_scheme_source": pack_texts([row.scheme_source for row in rows]),
+        "i_instrument": pack_uuids([row.financial_instrument_id for row in rows]),
+        "i_instrument_source": pack_texts([row.financial_instrument_source for row in rows]),
+        "i_sealed": pack_bytes([row.sealed for row in rows]),
+    }
+
+
+
+def defaults_row_id(order_id: bytes, customer_id: bytes) -> bytes:
+    """What binds the envelope of a customer's defaults to its row, whose key is both ids."""
+    return order_id + customer_id
+
+
+async def make_customer(op: Operation, ref: str) -> None:
+    """Make the customer when it is unknown."""
+    await op.run(
+        "insert into customers (tenant_id, customer_id, status, sealed, created_at, updated_at) "
+        "values (%s, %s::uuid, 'ACTIVE', %s, %s, %s) on conflict do nothing",
+        op.tenant,
+        customer_id_of(op, ref).hex(),
+        pack_new_customer(op, ref),
+        op.now,
+        op.now,
+    )
+
+
+async def insert_defaults(op: Operation, row: DefaultsRow) -> None:
+    """Write one customer's defaults into an order that exists; the customer is made when unknown."""
+    await make_customer(op, row.customer_ref)
+    await op.run(
+        "insert into order_customer_defaults (tenant_id, order_id, customer_id, financial_instrument_id, scheme_id, "
+        "sealed, updated_at) values (%s, %s::uuid, %s::uuid, %s::uuid, %s, %s, %s)",
+        op.tenant,
+        row.order_id.hex(),
+        row.customer_id.hex(),
+        row.financial_instrument_id.hex() if row.financial_instrument_id else None,
+        row.scheme_id,
+        row.sealed,
+        op.now,
+    )

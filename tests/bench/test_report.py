@@ -1,0 +1,92 @@
+"""Rows, goals and `bench.json`."""
+
+import json
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from bench.bulk import Filled
+from bench.findings import QUICK, Findings
+from bench.load import Load
+from bench.measure import Run
+from bench.report import Goal, Row, costs, print_costs, print_rows, rows, write_json
+
+
+def run(rate: float, p99_ms: float = 5.0) -> Run:
+    load = Load(requests=int(rate * 10), seconds=10, p50_ms=1, p99_ms=p99_ms, max_ms=50, cpu_s=1)
+    return Run(load=load, cpu_us={"api": 300.0, "database": 120.0})
+
+
+def findings() -> Findings:
+    return Findings(
+        floor_before=9_000,
+        floor_after=11_000,
+        ordinary={32: run(500), 128: run(600)},
+        created={32: run(2_000), 128: run(2_990)},
+        at_half_load=run(1_000, p99_ms=25.0),
+        bulk=Filled(instructions=210_000, seconds=10, cpu_us={"api": 40.0}),
+        rate_with_few=1_900,
+        rate_with_many=1_700,
+        rss_mib=251,
+        pss_mib=180,
+    )
+
+
+def test_the_floor_is_the_mean_of_before_and_after_and_every_goal_is_judged() -> None:
+    judged = {row.aim: (row.ratio if row.floor else row.value, row.met) for row in rows(findings(), QUICK) if row.goal}
+
+    assert judged == {
+        "≥ 0.2 × floor": (0.2, True),
+        "≥ 0.3 × floor": (0.299, False),
+        "≥ 2 × floor": (2.1, True),
+        "≤ 25 ms": (25.0, True),
+        "≥ 0.9 × floor": (1_700 / 1_900, False),
+        "≤ 250 MiB": (251, False),
+    }
+
+
+def test_a_quick_run_says_so_in_every_name() -> None:
+    names = [row.name for row in (*rows(findings(), QUICK), *costs(findings(), QUICK))]
+
+    assert all(name.endswith(" (quick)") for name in names)
+    assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize(("value", "met"), [(19.9999, False), (20.0, True)])
+def test_a_goal_is_judged_before_rounding(value: float, met: bool) -> None:
+    assert Row(name="x", value=value, unit="/s", floor=100, goal=Goal(bound="≥", limit=0.2)).met is met
+
+
+def test_the_json_has_the_agreed_fields(tmp_path: Path) -> None:
+    with_floor = Row(name="create", value=250, unit="/s", floor=1_000, goal=Goal(bound="≥", limit=0.2))
+    without = Row(name="memory", value=123.45678, unit="MiB")
+
+    write_json([with_floor, without], tmp_path / "bench.json")
+
+    assert json.loads((tmp_path / "bench.json").read_text()) == [
+        {
+            "name": "create", "value": 250, "unit": "/s", "floor": 1000, "ratio": 0.25,
+            "goal": "≥ 0.2 × floor", "met": True,
+        },
+        {
+            "name": "memory", "value": 123.4568, "unit": "MiB", "floor": None, "ratio": None,
+            "goal": None, "met": None,
+        },
+    ]  # fmt: skip
+
+
+def test_the_tables_show_verdicts_and_where_the_time_goes() -> None:
+    console = Console(file=StringIO(), width=200)
+
+    print_rows(rows(findings(), QUICK), console)
+    print_costs(findings(), console)
+
+    assert isinstance(console.file, StringIO)
+    lines = console.file.getvalue().splitlines()
+    verdict = {line.split("│")[1].strip(): line.split("│")[-2].strip() for line in lines if line.count("│") == 8}
+    assert verdict["create order, 32 connections (quick)"] == "met"
+    assert verdict["create order, 128 connections (quick)"] == "not met"
+    cost = next(line for line in lines if line.startswith("│ the ordinary way, 32 connections ") and "420" in line)
+    assert [cell.strip() for cell in cost.split("│")[2:5]] == ["300", "120", "420"]

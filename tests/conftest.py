@@ -1,0 +1,41 @@
+"""Settings for every test."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import TypeVar
+
+import pytest
+from hypothesis import settings
+
+Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
+
+# The speed of the machine is not what properties are about.
+settings.register_profile("strongroom", deadline=None, print_blob=True)
+settings.load_profile("strongroom")
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> tuple[str, dict[str, bool]]:
+    """Async tests run on the event loop that the product runs on."""
+    return "asyncio", {"use_uvloop": True}
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    return _no_skips((yield))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    return _no_skips((yield))
+
+
+def _no_skips(report: Report) -> Report:
+    """A skipped test proves nothing, so it counts as failed (expected failures, too)."""
+    if report.skipped:
+        reason = report.longrepr[-1] if isinstance(report.longrepr, tuple) else report.longrepr
+        report.outcome = "failed"
+        vars(report).pop("wasxfail", None)
+        report.longrepr = f"A test may not be skipped or expected to fail: {reason}"
+    return report
