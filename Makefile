@@ -83,11 +83,13 @@ help: ## This list
 	@touch $@
 
 .venv/runtime.stamp: .venv/made.stamp requirements/runtime.txt pyproject.toml
+	@echo "Installing what strongroom runs on into .venv (once; about a minute)"
 	$(INSTALL) -r requirements/runtime.txt
 	$(LINK)
 	@touch $@
 
 .venv/test.stamp: .venv/runtime.stamp requirements/test.txt requirements/schemas.txt
+	@echo "Installing what tests and checks need into .venv (once; about a minute)"
 	$(INSTALL) -r requirements/test.txt
 	$(INSTALL) --no-deps -r requirements/schemas.txt
 	@touch $@

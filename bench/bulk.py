@@ -1,9 +1,25 @@
-"""Orders in bulk: NDJSON streamed to the bulk route over one TLS connection, until the last line has its verdict."""
+"""Orders in bulk: NDJSON streamed to the bulk route, until the last line has its verdict."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import http.client
+import json
+import time
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import islice, repeat
+
+from bench import workload
+from bench.bill import Bill
+from bench.failure import BenchError
+from bench.target import Target
+
+CONNECTIONS = 2
+UPLOAD_LINES = 25_000
+"""An upload's lines. They are made before the clock runs, so this bounds the memory that they take."""
+_BLOCK_LINES = 128
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,3 +34,46 @@ class Filled:
     def rate(self) -> float:
         """Instructions a second, end to end."""
         return self.instructions / self.seconds
+
+
+def fill(target: Target, *, run: str, count: int) -> Filled:
+    """Store `count` orders of one instruction, over two connections; time counts while uploads are under way.
+
+    Raises:
+        BenchError: an upload was refused, or one of its lines.
+    """
+    seconds, bill = 0.0, Bill(target)
+    with ExitStack() as stack:
+        connections = [stack.enter_context(target.connection()) for _ in range(CONNECTIONS)]
+        threads = stack.enter_context(ThreadPoolExecutor(CONNECTIONS))
+        for first in range(1, count + 1, CONNECTIONS * UPLOAD_LINES):
+            numbers = range(first, min(first + CONNECTIONS * UPLOAD_LINES, count + 1))
+            shares = [_blocks(run, numbers[turn::CONNECTIONS]) for turn in range(CONNECTIONS)]
+            headers = {**target.authorise(), "Content-Type": "application/x-ndjson"}
+            with bill.running():
+                began = time.monotonic()
+                accepted = sum(threads.map(_upload, connections, repeat(headers), shares))
+                seconds += time.monotonic() - began
+            if accepted != len(numbers):
+                raise BenchError(f"{len(numbers)} lines were sent in bulk, and {accepted} accepted")
+    return Filled(instructions=count, seconds=seconds, cpu_us=bill.microseconds_each(count))
+
+
+def _blocks(run: str, numbers: range) -> list[bytes]:
+    lines = workload.lines(run, numbers)
+    return list(iter(lambda: b"".join(islice(lines, _BLOCK_LINES)), b""))
+
+
+def _upload(connection: http.client.HTTPSConnection, headers: Mapping[str, str], blocks: Iterable[bytes]) -> int:
+    try:
+        connection.request("POST", workload.BULK_PATH, body=blocks, headers=dict(headers))
+        answer = connection.getresponse()
+        said = answer.read()
+    except (OSError, http.client.HTTPException) as error:
+        raise BenchError(f"a bulk upload was cut off: {error!r}") from error
+    if answer.status != http.HTTPStatus.ACCEPTED:
+        raise BenchError(f"a bulk upload was answered {answer.status}: {said[:500].decode(errors='replace')}")
+    job: dict[str, object] = json.loads(said)
+    if job["status"] != "COMPLETED" or job["refused"] != 0:
+        raise BenchError(f"a bulk upload didn't go through whole: {said[:500].decode(errors='replace')}")
+    return int(str(job["accepted"]))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import shutil
 import subprocess
 from collections.abc import Mapping
@@ -22,14 +21,13 @@ _GRACE_S = 30
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
-    """What came of one run. `cpu_s` is the generator's own CPU time."""
+    """What came of one run. A latency runs from the request's sending to the answer's end."""
 
     requests: int
     seconds: float
     p50_ms: float
     p99_ms: float
     max_ms: float
-    cpu_s: float
 
     @property
     def rate(self) -> float:
@@ -72,14 +70,13 @@ def create_orders(
         environment["BENCH_RATE"] = str(rate)
     size = ("--threads", "1", "--connections", str(connections), "--duration", f"{seconds}s")
     command = [require_wrk(), *size, "--timeout", f"{_TIMEOUT_S}s", "--script", str(_SCRIPT), base_url]
-    before = _children_cpu_s()
     done = subprocess.run(
         command, env=environment, capture_output=True, text=True, timeout=seconds + _GRACE_S, check=False
     )
-    return parse_report(done.stdout + done.stderr, cpu_s=_children_cpu_s() - before)
+    return parse_report(done.stdout + done.stderr)
 
 
-def parse_report(said: str, *, cpu_s: float) -> Load:
+def parse_report(said: str) -> Load:
     """Read the line of JSON that `load.lua` ends with.
 
     Raises:
@@ -97,10 +94,4 @@ def parse_report(said: str, *, cpu_s: float) -> Load:
         p50_ms=told["p50_us"] / 1e3,
         p99_ms=told["p99_us"] / 1e3,
         max_ms=told["max_us"] / 1e3,
-        cpu_s=cpu_s,
     )
-
-
-def _children_cpu_s() -> float:
-    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return usage.ru_utime + usage.ru_stime

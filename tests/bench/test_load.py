@@ -23,27 +23,26 @@ def said(**changes: int) -> str:
 
 
 def test_a_clean_run_gives_its_rate_and_latencies() -> None:
-    load = parse_report(said(), cpu_s=0.5)
+    load = parse_report(said())
 
     assert load.rate == 500.0
     assert (load.p50_ms, load.p99_ms, load.max_ms) == (1.5, 9.25, 20.0)
-    assert load.cpu_s == 0.5
 
 
 @pytest.mark.parametrize("trouble", ["refused", "timed_out", "broken"])
 def test_one_answer_that_is_no_success_voids_the_run(trouble: str) -> None:
     with pytest.raises(BenchError, match=f'"{trouble}": 1'):
-        parse_report(said(**{trouble: 1}), cpu_s=0)
+        parse_report(said(**{trouble: 1}))
 
 
 def test_a_run_without_answers_is_no_figure() -> None:
     with pytest.raises(BenchError, match="not every request"):
-        parse_report(said(requests=0), cpu_s=0)
+        parse_report(said(requests=0))
 
 
 def test_a_generator_that_dies_is_quoted() -> None:
     with pytest.raises(BenchError, match="unable to connect"):
-        parse_report("unable to connect to 127.0.0.1:1 Connection refused\n", cpu_s=0)
+        parse_report("unable to connect to 127.0.0.1:1 Connection refused\n")
 
 
 def test_without_wrk_the_bench_says_what_to_install_and_leaves_no_old_figures(tmp_path: Path) -> None:

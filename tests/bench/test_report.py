@@ -15,7 +15,7 @@ from bench.report import Goal, Row, costs, print_costs, print_rows, rows, write_
 
 
 def run(rate: float, p99_ms: float = 5.0) -> Run:
-    load = Load(requests=int(rate * 10), seconds=10, p50_ms=1, p99_ms=p99_ms, max_ms=50, cpu_s=1)
+    load = Load(requests=int(rate * 10), seconds=10, p50_ms=1, p99_ms=p99_ms, max_ms=50)
     return Run(load=load, cpu_us={"api": 300.0, "database": 120.0})
 
 

@@ -163,9 +163,8 @@ def _check_roles(op: Operation, roles: Collection[str]) -> None:
         raise Invalid(Failure("ROLES_IS_REQUIRED", "A key needs at least one role."))
     known = roles_for(op)
     if not known.issuperset(roles):
-        raise Invalid(
-            Failure("ROLES_NOT_RECOGNISED", "The roles to choose from are {known}.", {"known": ", ".join(sorted(known))})
-        )
+        choice = ", ".join(sorted(known))
+        raise Invalid(Failure("ROLES_NOT_RECOGNISED", "The roles to choose from are {known}.", {"known": choice}))
 
 
 async def _keep_an_admin(op: Operation, public_key: ApiKeyId, roles: Collection[str]) -> None:
@@ -178,7 +177,7 @@ async def _keep_an_admin(op: Operation, public_key: ApiKeyId, roles: Collection[
     )
     if [row[0] for row in rows] == [public_key]:
         raise Conflict(
-            Failure("LAST_ADMIN_KEY", "This is the account's last key with the role account-admin. Make another one first.")
+            Failure("LAST_ADMIN_KEY", "This is the account's last key with the role account-admin. Make another first.")
         )
 
 

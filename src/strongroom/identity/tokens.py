@@ -119,9 +119,11 @@ class Tokens:
                 )
             )
         key, account = parse_uuid(claims.get("sub")), parse_uuid(claims.get("account"))
-        tenant = parse_uuid(claims.get("tenant"))
+        tenant = parse_uuid(claims["tenant"]) if "tenant" in claims else None
         expires, roles = claims.get("exp"), claims.get("roles")
-        if key is None or account is None or not isinstance(expires, int) or not isinstance(roles, list):
+        if key is None or account is None or (tenant is None) != ("tenant" not in claims):
+            raise _invalid()
+        if not isinstance(expires, int) or not isinstance(roles, list):
             raise _invalid()
         actor = Actor(
             kind=ActorKind.API_KEY,

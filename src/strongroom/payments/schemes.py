@@ -2,7 +2,7 @@
 
 A scheme holds any number of drafts. One of them is published, and what it says holds from that moment for everything
 that is not with an app yet; a published draft is neither edited nor deleted, so it can be replaced by another only. A
-scheme that instructions refer to stays. Names are unique among the tenant's schemes; drafts of one scheme may share one.
+scheme that instructions refer to stays. Names are unique among schemes; drafts of one scheme may share one.
 """
 
 from __future__ import annotations

@@ -242,7 +242,6 @@ async def test_a_refusal_for_everybody_until_it_is_cleared(simulator: SimulatorP
         {"account": {"holder": "", "iban": "DE89370400440532013000"}},
         {"due_on": "02.01.2030"},
         {"remittance": "x" * 141},
-        {"callback_url": "http://localhost:1/"},
         {"surprise": True},
     ],
 )
@@ -257,6 +256,16 @@ async def test_a_request_that_breaks_the_rules_is_refused_and_its_reference_used
     assert said["detail"]
     again = await simulator.call("POST", "/payments", dialect(reference), idempotency_key=reference)
     assert again.status == 409
+
+
+@pytest.mark.parametrize("url", ["http://localhost:1/", "localhost", "https://", "https://localhost:0x1/"])
+async def test_a_callback_address_that_can_not_be_called_is_refused(simulator: SimulatorProcess, url: str) -> None:
+    reference = new_uuid().hex
+    for callback_url in (url, ""):
+        body = dialect(reference, callback_url=callback_url)
+        answer = await simulator.call("POST", "/payments", body, idempotency_key=reference)
+        assert answer.status == 422
+        assert "callback_url" in msgspec.json.decode(answer.body)["detail"]
 
 
 async def test_a_broken_request_under_a_reference_in_use_does_not_call_that_payment_refused(

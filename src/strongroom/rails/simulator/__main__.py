@@ -67,11 +67,12 @@ async def serve(options: argparse.Namespace, secret: Secret[bytes]) -> None:
         ssl_protocol_min=SSLProtocols.tls12,
     )
 
+    loop = asyncio.get_running_loop()
+
     def stop() -> None:
         application.close()
-        server.stop()
+        loop.call_soon(server.stop)
 
-    loop = asyncio.get_running_loop()
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, stop)
     working = asyncio.create_task(courier.run())

@@ -1,0 +1,31 @@
+"""Work of an account's key inside the tenant that the path names."""
+
+from __future__ import annotations
+
+from strongroom.api import idempotency
+from strongroom.api.routing import Call, OperationHandler, Reply
+from strongroom.kernel.errors import Failure, NotFound
+from strongroom.kernel.ids import TenantId, parse_uuid
+
+
+async def in_named_tenant(call: Call, handler: OperationHandler) -> Reply:
+    """Run a handler in an operation of the path's `tenantId`, with idempotency around it.
+
+    Raises errors.NotFound (`TENANT_NOT_FOUND`), also when the tenant is somebody else's.
+    """
+    databases = call.services.databases
+    tenant_id = parse_uuid(call.path["tenantId"])
+    if tenant_id is None:
+        raise _not_found()
+    tenant = TenantId(tenant_id)
+    account, region = await databases.locate_tenant(tenant)
+    if account != call.actor.account_id:
+        raise _not_found()
+    async with databases.operation(
+        call.actor, account=account, tenant=tenant, region=region, correlation_id=call.correlation_id
+    ) as op:
+        return await idempotency.once(op, call, handler)
+
+
+def _not_found() -> NotFound:
+    return NotFound(Failure("TENANT_NOT_FOUND", "There is no such tenant."))

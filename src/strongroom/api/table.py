@@ -1,0 +1,16 @@
+"""The route table: every route of the API, the busiest first, since they are tried in order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from strongroom.api import accounts, keys, sign_in, tenants
+from strongroom.api.routing import Route
+
+ROUTES: Final[Sequence[Route]] = (
+    *sign_in.ROUTES,
+    *tenants.ROUTES,
+    *keys.ROUTES,
+    *accounts.ROUTES,
+)
