@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from bench.failure import BenchError
-from strongroom.database.embedded import EmbeddedServer
+from strongroom.database import EmbeddedServer
 from strongroom.kernel.secret import Secret
 
 CLIENTS = 32

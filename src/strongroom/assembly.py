@@ -1,21 +1,30 @@
 """The composition root: settings → a running application's parts.
 
 Nothing else puts parts together. `Installation` owns what lives on disk (keys, certificates, the embedded server);
-`App` owns what a process holds open (pools, keyring).
+`App` owns what a process holds open (pools, keyring); `asgi` is what the web server's processes load.
 """
 
 from __future__ import annotations
 
+import os
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Final
+from pathlib import Path
+from typing import Any, Final
 
+from strongroom.api import Services, build_asgi
+from strongroom.api.surface import Surface
+from strongroom.api.table import ROUTES
 from strongroom.database import Databases, EmbeddedServer
 from strongroom.database.databases import provision
+from strongroom.identity import Certificate, LocalAuthority, Tokens, load_or_make_tokens
+from strongroom.identity.certificates import write_private
 from strongroom.kernel.clock import Clock, SystemClock
-from strongroom.kernel.config import Config
-from strongroom.kernel.errors import Failure, Refused
+from strongroom.kernel.config import Config, Environment
+from strongroom.kernel.errors import Failure, Refused, StrongroomError
 from strongroom.kernel.secret import Secret
+from strongroom.kernel.telemetry import configure_logs, end_with_parent
 from strongroom.vault import Keyring, MasterKey, load_or_make_master_key
 from strongroom.vault.master import read_or_make_secret
 
@@ -70,6 +79,53 @@ class Installation:
         """The key that wraps the data keys."""
         return load_or_make_master_key(self.config.keys_dir / "master.key", self.config.environment)
 
+    @cached_property
+    def authority(self) -> LocalAuthority:
+        """The installation's own certificate authority."""
+        return LocalAuthority(self.config.keys_dir, self.config.names, SystemClock())
+
+    @property
+    def ca_file(self) -> Path:
+        """The local authority's certificate, where every user can read it."""
+        return self.config.data_dir / "ca.pem"
+
+    def certificate(self) -> Certificate:
+        """The server certificate: one's own, or one of the local authority's, made or renewed when needed.
+
+        Raises errors.Refused (`CERTIFICATE_KEY_IS_REQUIRED`, `NAMES_NOT_COVERED`).
+        """
+        own, key = self.config.certificate, self.config.certificate_key
+        if own is not None and key is not None:
+            return Certificate(chain=own, key=key)
+        if own is not None or key is not None:
+            raise Refused(
+                Failure("CERTIFICATE_KEY_IS_REQUIRED", "--certificate and --certificate-key go together: give both.")
+            )
+        return self._vouched("server")
+
+    def simulator_certificate(self) -> Certificate:
+        """The simulator's certificate, of the local authority."""
+        return self._vouched("simulator")
+
+    def simulator_secret_file(self) -> Path:
+        """The file with the secret that we and the simulator share, in hexadecimal; made when there is none."""
+        path = self.config.keys_dir / "simulator.token"
+        if not path.exists():
+            write_private(path, os.urandom(_PASSWORD_BYTES).hex().encode())
+        return path
+
+    def tokens(self, clock: Clock) -> Tokens:
+        """Issues and reads access tokens."""
+        return load_or_make_tokens(self.config.keys_dir / "tokens.key", self.config.environment, clock)
+
+    def _vouched(self, purpose: str) -> Certificate:
+        made = self.authority.issue(purpose)
+        content = self.authority.certificate.read_bytes()
+        if not self.ca_file.exists() or self.ca_file.read_bytes() != content:
+            write_private(self.ca_file, content)
+        self.ca_file.chmod(0o644)
+        return made
+
     def start(self) -> None:
         """Start the embedded server (if any), make and migrate the databases."""
         self.prepare()
@@ -113,6 +169,16 @@ class App:
             connections=connections,
         )
         self.operation = self.databases.operation
+        self.tokens = installation.tokens(clock)
+
+    @cached_property
+    def surface(self) -> Surface:
+        """The API, as an ASGI application."""
+        parts: Mapping[type, Any] = {Tokens: self.tokens, MasterKey: self.keyring.master}
+        services = Services(
+            config=self.config, clock=self.clock, databases=self.databases, tokens=self.tokens, parts=parts
+        )
+        return build_asgi(services, ROUTES)
 
     async def open(self) -> None:
         """Connect to the databases."""
@@ -122,3 +188,82 @@ class App:
         """Let go of everything."""
         await self.databases.close()
 
+
+Message = MutableMapping[str, Any]
+ENVIRONMENT_VARIABLE: Final = "STRONGROOM_"
+"""How the names of the variables begin that tell a child process the settings."""
+
+
+def to_variables(config: Config) -> dict[str, str]:
+    """The settings as environment variables, for a child process (a command line would show them to everybody)."""
+    values = {
+        "DATA_DIR": str(config.data_dir),
+        "ENVIRONMENT": config.environment.value,
+        "DATABASE": "" if config.database_url is None else config.database_url.reveal(),
+        "REGIONS": ",".join(config.regions),
+        "HOST": config.host,
+        "PORT": str(config.port),
+        "SIMULATOR_PORT": str(config.simulator_port),
+        "PROCESSES": str(config.processes),
+        "CERTIFICATE": "" if config.certificate is None else str(config.certificate),
+        "CERTIFICATE_KEY": "" if config.certificate_key is None else str(config.certificate_key),
+        "NAMES": ",".join(config.names),
+    }
+    return {f"{ENVIRONMENT_VARIABLE}{name}": value for name, value in values.items()}
+
+
+def from_variables(variables: Mapping[str, str]) -> Config:
+    """The settings that `to_variables` wrote."""
+
+    def read(name: str) -> str:
+        return variables[f"{ENVIRONMENT_VARIABLE}{name}"]
+
+    return Config(
+        data_dir=Path(read("DATA_DIR")),
+        environment=Environment(read("ENVIRONMENT")),
+        database_url=Secret(read("DATABASE")) if read("DATABASE") else None,
+        regions=tuple(read("REGIONS").split(",")),
+        host=read("HOST"),
+        port=int(read("PORT")),
+        simulator_port=int(read("SIMULATOR_PORT")),
+        processes=int(read("PROCESSES")),
+        certificate=Path(read("CERTIFICATE")) if read("CERTIFICATE") else None,
+        certificate_key=Path(read("CERTIFICATE_KEY")) if read("CERTIFICATE_KEY") else None,
+        names=tuple(read("NAMES").split(",")),
+    )
+
+
+def asgi() -> Service:
+    """What each of the web server's processes serves; the settings come by environment variables."""
+    end_with_parent()
+    configure_logs()
+    return Service(Installation(from_variables(os.environ)).app())
+
+
+class Service:
+    """An app with its life around it: connects when the server starts, lets go when it stops."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+        self._surface = app.surface
+
+    async def __call__(
+        self,
+        scope: Message,
+        receive: Callable[[], Awaitable[Message]],
+        send: Callable[[Message], Awaitable[None]],
+    ) -> None:
+        """Serve one connection scope (ASGI 3)."""
+        if scope["type"] != "lifespan":
+            await self._surface(scope, receive, send)
+            return
+        await receive()
+        try:
+            await self._app.open()
+        except StrongroomError as error:
+            await send({"type": "lifespan.startup.failed", "message": str(error)})
+            return
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await self._app.close()
+        await send({"type": "lifespan.shutdown.complete"})

@@ -10,6 +10,12 @@ import pytest
 from tests.certificates import Authority
 
 
+@pytest.fixture(scope="session", params=[True, False], ids=["uvloop", "asyncio"])
+def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, bool]]:
+    """Both event loops that the client is used on."""
+    return "asyncio", {"use_uvloop": request.param}
+
+
 @pytest.fixture(scope="session")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
     return Authority(tmp_path_factory.mktemp("authority"))

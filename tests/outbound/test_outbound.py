@@ -15,7 +15,7 @@ from strongroom.outbound import Answer, Destination, Limits, NoAnswer, NotSent, 
 from tests.certificates import Authority
 from tests.outbound.scripted import Peer, Script, scripted
 
-QUICK = Limits(connect_s=1.0, idle_s=0.4, total_s=1.0, answer_bytes=4096, connections=4)
+QUICK = Limits(connect_s=0.6, idle_s=0.4, total_s=0.8, answer_bytes=4096, connections=4)
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 
 
@@ -53,6 +53,17 @@ async def test_a_request_arrives_as_it_was_written_and_its_answer_comes_back(tls
     assert f"host: localhost:{server.port}\r\n".encode() in request.lower()
     assert b"elsewhere" not in request
     assert b"x-mine: yes\r\n" in request.lower()
+
+
+async def test_a_long_answer_comes_back_whole(tls: ssl.SSLContext, trust: Path) -> None:
+    content = bytes(range(256)) * 4096
+
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.say(b"HTTP/1.1 200 OK\r\ncontent-length: 1048576\r\n\r\n" + content)
+
+    limits = Limits(answer_bytes=1 << 20)
+    assert (await post(script, tls, trust, limits)).body == content
 
 
 async def test_a_connection_is_kept_for_the_next_request(tls: ssl.SSLContext, trust: Path) -> None:
@@ -245,6 +256,18 @@ async def test_a_server_that_closes_every_connection_at_once(trust: Path) -> Non
     assert failure.value.code == "OUTBOUND_TLS_FAILED"
 
 
+async def test_a_server_that_speaks_in_clear_before_the_handshake(tls: ssl.SSLContext, trust: Path) -> None:
+    """What was said in clear must never be taken for part of the secured conversation."""
+
+    async def forward(peer: Peer) -> None:
+        await peer.say(OK)
+        await asyncio.sleep(60)
+
+    with pytest.raises(NotSent) as failure:
+        await post(forward, None, trust)
+    assert failure.value.code == "OUTBOUND_TLS_FAILED"
+
+
 async def test_plain_http_on_the_port(trust: Path) -> None:
     seen: list[bytes] = []
 
@@ -282,6 +305,7 @@ async def test_a_certificate_that_only_the_test_trusts_is_refused_by_the_systems
     assert failure.value.code == "OUTBOUND_TLS_FAILED"
 
 
+@pytest.mark.filterwarnings("ignore:ssl.TLSVersion.TLSv1:DeprecationWarning")
 async def test_tls_1_1_is_not_spoken(authority: Authority, trust: Path) -> None:
     old = authority.issue("localhost").server_context()
     old.minimum_version = ssl.TLSVersion.TLSv1
@@ -480,6 +504,25 @@ async def test_a_kept_connection_that_was_closed_meanwhile_is_replaced_before_an
             assert (await outbound.request("POST", url, body=b"one")).status == 200
             await asyncio.sleep(0.1)
         assert server.connections == 3
+
+
+@pytest.mark.parametrize("pause_s", [0.0, 0.05])
+async def test_an_answer_nobody_asked_for_is_not_taken_for_the_next_one(
+    tls: ssl.SSLContext, trust: Path, pause_s: float
+) -> None:
+    """An answer smuggled behind another would be read as "paid" by the request that comes next."""
+
+    async def script(peer: Peer) -> None:
+        while request := await peer.request():
+            await peer.say(OK.replace(b"ok", request[-2:]))
+            await asyncio.sleep(pause_s)
+            await peer.say(OK.replace(b"ok", b"no"))
+
+    async with scripted(script, tls) as server, client(server.port, trust) as outbound:
+        for body in (b"m1", b"m2", b"m3"):
+            answer = await outbound.request("POST", f"https://localhost:{server.port}/", body=body)
+            assert answer.body == body
+            await asyncio.sleep(2 * pause_s)
 
 
 async def test_a_broken_request_leaves_nothing_behind_for_the_next(tls: ssl.SSLContext, trust: Path) -> None:

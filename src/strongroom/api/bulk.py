@@ -100,7 +100,7 @@ async def upload(call: Call) -> Reply:
                 {"media": media[:100]},
             )
         )
-    async with call.services.operation(call) as op:
+    async with call.operation() as op:
         job = await bulk.begin_job(op, idempotency.key_of(call))
     writer = _Writer(call, job)
     try:
@@ -111,7 +111,7 @@ async def upload(call: Call) -> Reply:
     except BaseException:
         await writer.interrupt()
         raise
-    async with call.services.operation(call) as op:
+    async with call.operation() as op:
         ended = await bulk.end_job(op, job.job_id, "COMPLETED")
     return Reply(202, _view(ended), ((b"location", f"{_PATH}/{job.job_id}".encode()),))
 
@@ -190,7 +190,7 @@ class _Writer:
         if self._job.status == "COMPLETED":
             return
         try:
-            async with self._call.services.operation(self._call) as op:
+            async with self._call.operation() as op:
                 await bulk.end_job(op, self._job.job_id, "INTERRUPTED")
         except StrongroomError:
             return
@@ -202,10 +202,8 @@ class _Writer:
         self._writing = asyncio.create_task(self._write(lines, self._done, self._digest.digest()))
         await asyncio.sleep(0)
 
-    async def _write(
-        self, lines: Sequence[tuple[int, bulk.Line | StrongroomError]], done: int, digest: bytes
-    ) -> None:
-        async with self._call.services.operation(self._call) as op:
+    async def _write(self, lines: Sequence[tuple[int, bulk.Line | StrongroomError]], done: int, digest: bytes) -> None:
+        async with self._call.operation() as op:
             await bulk.write_lines(op, self._job.job_id, lines, done, digest)
 
 
@@ -284,7 +282,9 @@ def _check_csv_header(header: Sequence[str], delimiter: str) -> None:
     twice = sorted({name for name in header if name and header.count(name) > 1})
     if twice:
         raise Invalid(
-            Failure("CSV_COLUMN_TWICE", "The CSV's first line has the columns {names} twice.", {"names": ", ".join(twice)})
+            Failure(
+                "CSV_COLUMN_TWICE", "The CSV's first line has the columns {names} twice.", {"names": ", ".join(twice)}
+            )
         )
 
 

@@ -77,7 +77,9 @@ async def claim(op: Operation, key_hash: bytes, request_hash: bytes) -> Reply | 
     if taken:
         return None
     row = await op.row(
-        "select request_hash, status, sealed from idempotency_keys where scope_id = %s and key_hash = %s", op.scope, key_hash
+        "select request_hash, status, sealed from idempotency_keys where scope_id = %s and key_hash = %s",
+        op.scope,
+        key_hash,
     )
     return replay(op, key_hash, request_hash, row)
 
@@ -86,11 +88,17 @@ def replay(op: Operation, key_hash: bytes, request_hash: bytes, row: tuple[Any, 
     """The answer kept in a row of `idempotency_keys`."""
     if row is None or row[1] is None:
         raise InFlight(
-            Failure("IDEMPOTENCY_KEY_IN_FLIGHT", "A request with this Idempotency-Key is being worked on. Try again shortly.")
+            Failure(
+                "IDEMPOTENCY_KEY_IN_FLIGHT",
+                "A request with this Idempotency-Key is being worked on. Try again shortly.",
+            )
         )
     if row[0] != request_hash:
         raise KeyReused(
-            Failure("IDEMPOTENCY_KEY_REUSED", "This Idempotency-Key was used for another request. Use a new key for a new request.")
+            Failure(
+                "IDEMPOTENCY_KEY_REUSED",
+                "This Idempotency-Key was used for another request. Use a new key for a new request.",
+            )
         )
     content = op.cipher.open("idempotency_keys", "sealed", key_hash, row[2])
     return Reply(row[1], content=content, headers=((b"idempotency-replayed", b"true"),))
@@ -114,8 +122,15 @@ async def store(op: Operation, key_hash: bytes, reply: Reply) -> None:
 class Keyed(Protocol):
     """A command that may carry an idempotency key."""
 
-    key_hash: bytes | None
-    request_hash: bytes
+    @property
+    def key(self) -> str | None:
+        """The key as sent."""
+        ...
+
+    @property
+    def request_hash(self) -> bytes:
+        """See `fingerprint`."""
+        ...
 
 
 C = TypeVar("C", bound=Keyed)
@@ -128,15 +143,14 @@ async def once_each(
 ) -> list[Reply | StrongroomError]:
     """As `once`, for the commands of a coalesced write: those seen before are answered, the rest run together.
 
-    A command's `key_hash` holds the key itself; it is hashed here, under the tenant's key. Refusals are not kept, so a
-    refused request may be sent again.
+    Refusals are not kept, so a refused request may be sent again.
     """
     verdicts: dict[int, Reply | StrongroomError] = {}
     claimed: dict[int, bytes] = {}
     for position, command in enumerate(commands):
-        if command.key_hash is None:
+        if command.key is None:
             continue
-        key_hash = op.cipher.index("idempotency_keys", "key_hash", command.key_hash.decode())
+        key_hash = op.cipher.index("idempotency_keys", "key_hash", command.key)
         try:
             stored = await claim(op, key_hash, command.request_hash)
         except StrongroomError as error:

@@ -116,9 +116,7 @@ def _public_key(call: Call) -> ApiKeyId:
 
 
 def _body(key: ApiKey) -> KeyBody:
-    return KeyBody(
-        identity=str(key.public_key), name=key.name, public_key=str(key.public_key), roles=list(key.roles)
-    )
+    return KeyBody(identity=str(key.public_key), name=key.name, public_key=str(key.public_key), roles=list(key.roles))
 
 
 def _routes(path: str, tag: str, access: Access, reads: Permission, writes: Permission) -> Sequence[Route]:

@@ -207,7 +207,9 @@ def read_reason(body: bytes) -> str:
     if type(reason) is not str or len(reason) > MAX_REASON:
         raise Invalid(
             Failure(
-                "REASON_LENGTH_OUT_OF_RANGE", "reason is text of at most {maxLength} characters.", {"maxLength": MAX_REASON}
+                "REASON_LENGTH_OUT_OF_RANGE",
+                "reason is text of at most {maxLength} characters.",
+                {"maxLength": MAX_REASON},
             )
         )
     return reason
@@ -272,7 +274,11 @@ def _minor(raw: bytes, exponent: int | None, failures: list[Failure], where: str
     assert match is not None  # noqa: S101  # _amount_text has matched it
     sign, whole, decimals = match.group(1), match.group(2), match.group(3) or ""
     most = 4 if exponent is None else exponent
-    minor = int(whole + decimals.ljust(most, "0")) if len(decimals) <= most and len(whole.lstrip("0")) <= MAX_INTEGER_DIGITS else 0
+    minor = (
+        int(whole + decimals.ljust(most, "0"))
+        if len(decimals) <= most and len(whole.lstrip("0")) <= MAX_INTEGER_DIGITS
+        else 0
+    )
     if minor == 0 or sign:
         failures.append(
             Failure(
@@ -375,9 +381,7 @@ def _metadata(value: object, failures: list[Failure], where: str) -> dict[str, s
                 )
             )
         elif type(item) is not str:
-            failures.append(
-                Failure("METADATA_IS_INVALID", "Metadata values must be texts.", _where(where, "metadata"))
-            )
+            failures.append(Failure("METADATA_IS_INVALID", "Metadata values must be texts.", _where(where, "metadata")))
         elif len(item) > MAX_METADATA_VALUE:
             failures.append(
                 Failure(

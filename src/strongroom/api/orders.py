@@ -158,7 +158,7 @@ class OrderCommand(msgspec.Struct, frozen=True):
 
     order: NewOrder
     correlation_id: str
-    key_hash: bytes | None = None
+    key: str | None = None
     request_hash: bytes = b""
 
 
@@ -174,13 +174,12 @@ class OrderWriter:
         key = idempotency.key_of(call)
         if key is None:
             return await self._coalescer.submit(call.actor, OrderCommand(order, call.correlation_id))
-        keyed = OrderCommand(order, call.correlation_id, key.encode(), idempotency.fingerprint(call))
+        keyed = OrderCommand(order, call.correlation_id, key, idempotency.fingerprint(call))
         return await self._coalescer.submit(call.actor, keyed)
 
     async def _write(self, actor: Actor, commands: Sequence[OrderCommand]) -> Sequence[Reply | StrongroomError]:
         async with self._databases.operation(actor, account=actor.account_id, tenant=actor.tenant_id) as op:
-            keyed = [command for command in commands if command.key_hash is not None]
-            if not keyed:
+            if all(command.key is None for command in commands):
                 return await self._create(op, commands)
             return await idempotency.once_each(op, commands, self._create)
 
@@ -304,9 +303,7 @@ def _order_view(order: orders.Order) -> OrderView:
         instructions=[_instruction_view(item) for item in order.instructions],
         metadata=dict(order.metadata),
         customer_defaults={
-            ref: DefaultsView(
-                _uuid_text(defaults.financial_instrument_id), defaults.scheme_id, dict(defaults.metadata)
-            )
+            ref: DefaultsView(_uuid_text(defaults.financial_instrument_id), defaults.scheme_id, dict(defaults.metadata))
             for ref, defaults in order.customer_defaults.items()
         },
     )
@@ -354,9 +351,7 @@ def _instruction_view(item: Instruction) -> InstructionView:
         forecasted_settlement_date=None if settled or item.status in {"CANCELLED", "FAILED"} else item.settled_by,
         actual_settlement_date=attempt.updated_at.date() if settled and attempt is not None else None,
         execution_timestamp=epoch_ms(attempt.created_at) if attempt is not None else None,
-        financial_instrument=InstrumentChoice(
-            instrument_id, item.financial_instrument_source, item.can_update, None
-        ),
+        financial_instrument=InstrumentChoice(instrument_id, item.financial_instrument_source, item.can_update, None),
         scheme=SchemeChoice(item.scheme_id, item.scheme_source, item.can_update),
         metadata=dict(item.metadata),
         transaction=transaction,

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import msgspec
 
 from strongroom.access import Permission
+from strongroom.api.services import Services
 from strongroom.database import Operation
 from strongroom.kernel.actors import STRANGER, Actor
-
-if TYPE_CHECKING:
-    from strongroom.api.surface import Services
 
 MAX_BODY_BYTES: Final = 1024 * 1024
 """Largest request body, except where a route streams."""
@@ -48,6 +47,13 @@ class Call:
     def header(self, name: str) -> str:
         """A header's value (name in lower case), or an empty string."""
         return self.headers.get(name.encode(), b"").decode("latin-1")
+
+    def operation(self) -> AbstractAsyncContextManager[Operation]:
+        """The operation in which the call's work is done: of the actor's tenant, else of its account."""
+        actor = self.actor
+        return self.services.databases.operation(
+            actor, account=actor.account_id, tenant=actor.tenant_id, correlation_id=self.correlation_id
+        )
 
 
 @dataclass(slots=True)

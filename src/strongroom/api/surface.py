@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final
 from urllib.parse import parse_qsl
+from uuid import UUID
 
 import msgspec
 import structlog
@@ -20,11 +20,10 @@ from starlette.routing import Router
 from strongroom.access import allows
 from strongroom.api import idempotency, problems
 from strongroom.api.routing import MAX_BODY_BYTES, Access, Call, Reply, Route
+from strongroom.api.services import Services
 from strongroom.audit import Entry, record_many
-from strongroom.database import Coalescer, Databases, Operation
+from strongroom.database import Coalescer, Operation
 from strongroom.kernel.actors import Actor
-from strongroom.kernel.clock import Clock
-from strongroom.kernel.config import Config
 from strongroom.kernel.errors import (
     Failure,
     Forbidden,
@@ -51,37 +50,6 @@ _SECURITY_HEADERS: Final = (
     (b"x-content-type-options", b"nosniff"),
 )
 _encode = msgspec.json.Encoder(decimal_format="number").encode
-
-
-class TokenReader(Protocol):
-    """Tells who a bearer token is (`strongroom.identity`)."""
-
-    def read(self, token: str) -> Actor:
-        """The actor. Raises errors.Unauthenticated when the token is forged, expired or of another environment."""
-        ...
-
-
-@dataclass(slots=True, kw_only=True)
-class Services:
-    """What handlers may use; put together in `strongroom.assembly`."""
-
-    config: Config
-    clock: Clock
-    databases: Databases
-    tokens: TokenReader
-    parts: Mapping[type, Any]
-    """Further parts by their type; see `part`."""
-
-    def part(self, kind: type[Any]) -> Any:
-        """The part of that type."""
-        return self.parts[kind]
-
-    def operation(self, call: Call) -> Any:
-        """The operation in which a call's work is done: of the actor's tenant, else of its account."""
-        actor = call.actor
-        return self.databases.operation(
-            actor, account=actor.account_id, tenant=actor.tenant_id, correlation_id=call.correlation_id
-        )
 
 
 class Surface:
@@ -136,7 +104,9 @@ class Surface:
             await _send_failures(send, scope, error.failures, status, call.correlation_id, extra)
         except Exception:
             log.exception("api.failed", path=route.path, correlation_id=call.correlation_id)
-            failure = Failure("INTERNAL_ERROR", "Something went wrong on our side. Quote the correlation id to support.")
+            failure = Failure(
+                "INTERNAL_ERROR", "Something went wrong on our side. Quote the correlation id to support."
+            )
             await _send_failures(send, scope, [failure], 500, call.correlation_id)
         else:
             await _send_reply(send, reply, call.correlation_id)
@@ -164,7 +134,7 @@ class Surface:
             return await route.call(call)
         assert route.operation is not None  # noqa: S101  # Route holds exactly one of the two
         operation: Operation
-        async with self._services.operation(call) as operation:
+        async with call.operation() as operation:
             return await idempotency.once(operation, call, route.operation)
 
     def _authenticate(self, call: Call) -> Actor:
@@ -177,7 +147,11 @@ class Surface:
 
     async def _refused(self, call: Call, error: StrongroomError, status: int) -> None:
         """Record a refusal, in an operation of its own; a database that is away doesn't change the answer."""
-        if call.actor.account_id is None or not (status in {401, 403} or call.route.method in _CHANGING) or status >= 500:
+        if (
+            call.actor.account_id is None
+            or not (status in {401, 403} or call.route.method in _CHANGING)
+            or status >= 500
+        ):
             return
         entry = Entry(
             action=f"{call.route.method} {call.route.path}",
@@ -246,7 +220,7 @@ def _check_headers(call: Call) -> None:
                 },
             )
         )
-    expected = [("x-account-id", "ACCOUNT_ID_IS_REQUIRED", actor.account_id)]
+    expected: list[tuple[str, str, UUID | None]] = [("x-account-id", "ACCOUNT_ID_IS_REQUIRED", actor.account_id)]
     if access is Access.TENANT:
         expected.append(("x-tenant-id", "TENANT_ID_IS_REQUIRED", actor.tenant_id))
     missing = [
@@ -342,4 +316,3 @@ async def _send_failures(
     accept = dict(scope["headers"]).get(b"accept", b"").decode("latin-1")
     content, media = problems.render(failures, status, correlation_id, accept)
     await _send_reply(send, Reply(status, content=content, media=media, headers=extra), correlation_id)
-

@@ -101,7 +101,7 @@ async def _list(call: Call) -> Reply:
     take = _take(found, call.query.get("take", ""))
     cursor = found.uuid(call.query, "cursor", "CURSOR", required=False)
     found.check()
-    async with call.services.operation(call) as op:
+    async with call.operation() as op:
         known = await databases.list_tenants(op.account)
     after = [entry for entry in known if cursor is None or entry[0] > cursor]
     page: list[TenantBody] = []
@@ -124,7 +124,7 @@ async def _create(call: Call) -> Reply:
     assert actor.account_id is not None  # noqa: S101  # a route for accounts
     account_id = actor.account_id
     in_use = await count_tenants(databases, actor, account_id, databases.regions)
-    async with services.operation(call) as op:
+    async with call.operation() as op:
         account = await find_account(op)
         assert account is not None  # noqa: S101  # its key has signed in
         tenant = plan_tenant(
@@ -155,11 +155,16 @@ async def _create(call: Call) -> Reply:
 
 
 def _id_for(op: Operation, call: Call) -> TenantId:
-    """A new id; the same one for the same Idempotency-Key, so that a repeated request finds what the first one made."""
+    """A new id; the same one for the same Idempotency-Key, so that a repeat finds what the first one made.
+
+    UUID version 8 (RFC 9562 section 5.8): a keyed hash instead of a time.
+    """
     key = idempotency.key_of(call)
     if key is None:
         return TenantId(new_uuid())
-    return TenantId(UUID(bytes=op.cipher.index("tenants", "tenant_id", key), version=8))
+    bits = int.from_bytes(op.cipher.index("tenants", "tenant_id", key), "big")
+    bits = bits & ~(0xF << 76) | 0x8 << 76
+    return TenantId(UUID(int=bits & ~(0x3 << 62) | 0x2 << 62))
 
 
 async def _get_one(call: Call) -> Reply:

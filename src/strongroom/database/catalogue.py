@@ -87,7 +87,11 @@ CATALOGUE: Final[dict[str, dict[str, dict[str, Column]]]] = {
     "region": {
         "schema_migrations": _MIGRATIONS,
         "accounts": _table(
-            Purpose.TENANCY, Retention.CONTRACT, identifier="account_id", sealed="sealed", instant="created_at updated_at"
+            Purpose.TENANCY,
+            Retention.CONTRACT,
+            identifier="account_id",
+            sealed="sealed",
+            instant="created_at updated_at",
         ),
         "tenants": _table(
             Purpose.TENANCY,

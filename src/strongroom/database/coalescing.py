@@ -49,7 +49,9 @@ class Coalescer(Generic[K, C, R]):
         Raises what the command's verdict is, or errors.Unavailable (`TOO_BUSY`) when too much is waiting already.
         """
         if self._count >= MAX_WAITING:
-            raise Unavailable(Failure("TOO_BUSY", "Too many requests are waiting; nothing was changed. Try again in a moment."))
+            raise Unavailable(
+                Failure("TOO_BUSY", "Too many requests are waiting; nothing was changed. Try again in a moment.")
+            )
         future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
         queue = self._waiting.get(group)
         if queue is None:

@@ -54,7 +54,9 @@ def database_name(name: str) -> str:
     return f"strongroom_{name}"
 
 
-def url_of(admin_url: Secret[str], name: str, *, user: str | None = None, password: Secret[str] | None = None) -> Secret[str]:
+def url_of(
+    admin_url: Secret[str], name: str, *, user: str | None = None, password: Secret[str] | None = None
+) -> Secret[str]:
     """A connection string for one of our databases, from the administrator's.
 
     To a host reached by network, TLS with a verified certificate is asked for unless the URL says more.
@@ -95,7 +97,9 @@ def provision(admin_url: Secret[str], regions: Sequence[str], app_password: Secr
                     connection.execute(sql.SQL("create database {}").format(sql.Identifier(wanted)))
                 connection.execute(sql.SQL("revoke all on database {} from public").format(sql.Identifier(wanted)))
                 connection.execute(
-                    sql.SQL("grant connect on database {} to {}").format(sql.Identifier(wanted), sql.Identifier(APP_ROLE))
+                    sql.SQL("grant connect on database {} to {}").format(
+                        sql.Identifier(wanted), sql.Identifier(APP_ROLE)
+                    )
                 )
     for name in (DIRECTORY, *regions):
         with psycopg.connect(url_of(admin_url, name).reveal(), autocommit=True) as connection:
@@ -242,7 +246,9 @@ class Databases:
         """The account's tenants with their regions, oldest first."""
         async with self.directory() as connection:
             cursor = await connection.execute(
-                "select tenant_id, region from tenants where account_id = %s order by tenant_id", (account,), binary=True
+                "select tenant_id, region from tenants where account_id = %s order by tenant_id",
+                (account,),
+                binary=True,
             )
             return [(TenantId(row[0]), row[1]) for row in await cursor.fetchall()]
 
@@ -262,7 +268,9 @@ class Databases:
 
 def _revoked() -> Unauthenticated:
     return Unauthenticated(
-        Failure("TOKEN_REVOKED", "The API key that this token was made with has been deleted. Sign in with another key.")
+        Failure(
+            "TOKEN_REVOKED", "The API key that this token was made with has been deleted. Sign in with another key."
+        )
     )
 
 
@@ -272,7 +280,9 @@ def _check_verdict(row: tuple[Any, ...] | None) -> None:
         return
     if verdict == "tenant-not-approved":
         raise Forbidden(
-            Failure("TENANT_NOT_APPROVED", "This tenant is awaiting approval, was rejected or is deleted, so it can't act.")
+            Failure(
+                "TENANT_NOT_APPROVED", "This tenant is awaiting approval, was rejected or is deleted, so it can't act."
+            )
         )
     raise _revoked()
 
@@ -290,5 +300,8 @@ def _translated() -> Any:
     except (PoolTimeout, psycopg.OperationalError) as error:
         log.warning("database.unavailable", error=type(error).__name__)
         raise Unavailable(
-            Failure("DATABASE_UNAVAILABLE", "The database can't be reached or is out of room; nothing was changed. Try again.")
+            Failure(
+                "DATABASE_UNAVAILABLE",
+                "The database can't be reached or is out of room; nothing was changed. Try again.",
+            )
         ) from error

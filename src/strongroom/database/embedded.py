@@ -89,9 +89,20 @@ class EmbeddedServer:
             shutil.copytree(packaged, partial, symlinks=True)
             for path in (partial, *partial.rglob("*")):
                 if not path.is_symlink():
-                    path.chmod(path.stat().st_mode | 0o444 | (0o111 if path.is_dir() or path.parent.name == "bin" else 0))
+                    path.chmod(
+                        path.stat().st_mode | 0o444 | (0o111 if path.is_dir() or path.parent.name == "bin" else 0)
+                    )
             partial.rename(copy)
         return copy / "bin"
+
+    @property
+    def alive(self) -> bool:
+        """Whether the server's main process is there (cheap; tells nothing about its health)."""
+        try:
+            os.kill(int((self.data / "postmaster.pid").read_text().split("\n", 1)[0]), 0)
+        except (FileNotFoundError, ProcessLookupError, ValueError):
+            return False
+        return True
 
     def start(self) -> None:
         """Make the cluster when there is none, and start it when it isn't running.
@@ -192,7 +203,6 @@ class EmbeddedServer:
 
     def _run(self, program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         user = _system_user()
-        identity = {} if user is None else {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
         environment = {
             "PATH": os.defpath,
             "LC_ALL": "C",
@@ -211,7 +221,9 @@ class EmbeddedServer:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
                 check=False,
-                **identity,  # type: ignore[arg-type]  # a dict of keywords of several types
+                user=None if user is None else user.pw_uid,
+                group=None if user is None else user.pw_gid,
+                extra_groups=None if user is None else [],
             )
             output.seek(0)
             printed = output.read()

@@ -19,7 +19,9 @@ Phase = Literal["before", "after"]
 _ADVISORY_LOCK: Final = 7_305_808_869_231_650_926
 
 
-def migrate(connection: psycopg.Connection[Any], kind: Kind, phases: tuple[Phase, ...] = ("before", "after")) -> list[str]:
+def migrate(
+    connection: psycopg.Connection[Any], kind: Kind, phases: tuple[Phase, ...] = ("before", "after")
+) -> list[str]:
     """Apply what is missing; returns the names of what was applied.
 
     Raises errors.Broken (`MIGRATION_CHANGED`) when a migration that was applied earlier reads differently now.

@@ -14,7 +14,8 @@ from typing import Final
 from uuid import UUID
 
 import psycopg
-from psycopg.adapt import Buffer, Dumper
+from psycopg.abc import Buffer, DumperKey
+from psycopg.adapt import Dumper, PyFormat
 from psycopg.pq import Format
 
 _UUID: Final = (2950, 2951)
@@ -84,16 +85,22 @@ def _microseconds(value: datetime) -> int:
     return (int(value.timestamp()) - _EPOCH_S) * 1_000_000 + value.microsecond
 
 
+_MARKERS: Final = {
+    array_oid: type(f"Packed{array_oid}", (), {}) for _, array_oid in (_UUID, _BYTEA, _TEXT, _DATE, _TIMESTAMPTZ)
+}
+"""A type for each array, since psycopg keeps dumpers by type."""
+
+
 class _PackedDumper(Dumper):
     format = Format.BINARY
 
     def dump(self, obj: Packed) -> Buffer:
         return obj.data
 
-    def get_key(self, obj: Packed, format: psycopg.adapt.PyFormat) -> tuple[type, int]:  # noqa: A002  # psycopg's name
-        return (Packed, obj.array_oid)
+    def get_key(self, obj: Packed, format: PyFormat) -> DumperKey:
+        return (Packed, _MARKERS[obj.array_oid])
 
-    def upgrade(self, obj: Packed, format: psycopg.adapt.PyFormat) -> Dumper:  # noqa: A002  # psycopg's name
+    def upgrade(self, obj: Packed, format: PyFormat) -> Dumper:
         dumper = _PackedDumper(Packed)
         dumper.oid = obj.array_oid
         return dumper

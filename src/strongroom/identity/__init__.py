@@ -13,6 +13,7 @@ from strongroom.identity.api_keys import (
 )
 from strongroom.identity.certificates import Certificate, LocalAuthority
 from strongroom.identity.hmac_signin import sign_in
+from strongroom.identity.opening import OpenedAccount, open_account
 from strongroom.identity.tokens import Issued, Tokens, load_or_make_tokens
 
 __all__ = [
@@ -22,12 +23,14 @@ __all__ = [
     "Certificate",
     "Issued",
     "LocalAuthority",
+    "OpenedAccount",
     "Tokens",
     "create_key",
     "delete_key",
     "get_key",
     "list_keys",
     "load_or_make_tokens",
+    "open_account",
     "roles_for",
     "sign_in",
     "update_key",

@@ -1,19 +1,17 @@
-"""The machinery below the client: dialling checked addresses, and knowing whether a byte of a request has left."""
+"""The machinery below the client: checked addresses, connections, and one exchange over one of them."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import enum
 import socket
 import ssl
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
-from contextvars import ContextVar
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Final, cast
 
-import httpcore
+import h11
 
 from strongroom.outbound.destinations import Destination, address_refusal
 from strongroom.outbound.failures import NotSent, failure
@@ -21,13 +19,14 @@ from strongroom.outbound.failures import NotSent, failure
 Resolver = Callable[[str, int], Awaitable[Sequence[str]]]
 """Host and port → literal addresses in the order in which to try them. Raises OSError when there are none."""
 
-
 _BUFFER: Final = 64 << 10
-"""Bytes of an answer that are taken from the network ahead of being read."""
+"""Bytes of an answer that are taken from the network ahead of being read, and the most that a head may have."""
+_NO_BODY = frozenset({204, 304})
+"""Statuses whose answers have no content (RFC 9110 sections 15.3.5 and 15.4.5)."""
 
 
 class Stage(enum.IntEnum):
-    """How far an attempt has come. Up to `SECURING`, nothing of the request has left."""
+    """How far an attempt has come. Before `SENT`, nothing of the request has left."""
 
     QUEUED = 0
     RESOLVING = 1
@@ -38,106 +37,76 @@ class Stage(enum.IntEnum):
 
 @dataclass(slots=True, kw_only=True)
 class Attempt:
-    """One request on its way. The task that makes it carries it as `CURRENT`."""
+    """One request on its way."""
 
     destination: Destination
     stage: Stage = Stage.QUEUED
 
 
-CURRENT: ContextVar[Attempt] = ContextVar("strongroom.outbound.attempt")
-"""The attempt that the running task makes. A pool hands a connection from request to request, so a connection can't
-know whose bytes it carries; the task that writes them does."""
+class TooLargeError(Exception):
+    """The answer is over the limit."""
 
 
-class CheckedBackend(httpcore.AsyncNetworkBackend):
-    """Resolves once, checks every address found, and connects to one of those and no other."""
-
-    def __init__(self, resolver: Resolver) -> None:
-        self._resolver = resolver
-
-    async def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,  # noqa: ASYNC109  the library's signature
-        local_address: str | None = None,
-        socket_options: Iterable[Any] | None = None,
-    ) -> httpcore.AsyncNetworkStream:
-        """A stream to the first address that takes the connection.
-
-        Raises NotSent when an address is refused, OSError when nobody takes the connection in time.
-        """
-        attempt = CURRENT.get()
-        attempt.stage = Stage.RESOLVING
-        addresses = await self._resolver(host, port)
-        for address in addresses:
-            refusal = address_refusal(address, loopback_ok=attempt.destination.loopback_ok)
-            if refusal:
-                raise NotSent(failure("OUTBOUND_ADDRESS_NOT_ALLOWED", host, port, refusal))
-        attempt.stage = Stage.CONNECTING
-        refused = OSError("the name has no address")
-        for address in addresses:
-            try:
-                return await _connect(address, port, timeout)
-            except OSError as error:
-                refused = error
-        raise refused
-
-
-class WatchedStream(httpcore.AsyncNetworkStream):
-    """A connection that notes, before it writes, that the current attempt's bytes may be leaving.
-
-    The pool writes requests only; the TLS handshake happens inside `start_tls` and doesn't pass through `write`.
-    """
+class Connection:
+    """A secured connection to one destination. Carries one request at a time."""
 
     def __init__(self, wire: Wire) -> None:
         self._wire = wire
+        self._protocol = h11.Connection(h11.CLIENT, max_incomplete_event_size=_BUFFER)
+        self._idle_since = 0.0
 
-    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109  as above
-        """Up to `max_bytes`, none at the end."""
-        with _as(httpcore.ReadTimeout, httpcore.ReadError):
-            async with asyncio.timeout(timeout):
-                return await self._wire.read(max_bytes)
+    async def exchange(
+        self, attempt: Attempt, request: h11.Request, body: bytes, *, idle_s: float, answer_bytes: int
+    ) -> tuple[h11.Response, bytes]:
+        """Send a request and read the whole answer. Afterwards ask `is_reusable`; after a failure `close` it."""
+        events = (request, h11.Data(body), h11.EndOfMessage())
+        data = b"".join(self._protocol.send(event) or b"" for event in events)
+        attempt.stage = Stage.SENT
+        async with asyncio.timeout(idle_s):
+            await self._wire.write(data)
+        response, content = None, bytearray()
+        while True:
+            event = await self._next_event(idle_s)
+            if isinstance(event, h11.Response):
+                response = event
+            elif isinstance(event, h11.Data):
+                content += event.data
+                if len(content) > answer_bytes:
+                    raise TooLargeError
+            elif isinstance(event, h11.EndOfMessage) and response is not None:
+                break
+            elif not isinstance(event, h11.InformationalResponse):
+                raise ConnectionResetError("the other side left, or changed the protocol, without answering")
+        if not _says_where_it_ends(request, response):
+            raise h11.RemoteProtocolError("the answer doesn't say where it ends, so it may be cut short")
+        is_over = self._protocol.our_state is h11.DONE and self._protocol.their_state is h11.DONE
+        if is_over and not self._protocol.trailing_data[0]:
+            self._protocol.start_next_cycle()
+            self._idle_since = asyncio.get_running_loop().time()
+        return response, bytes(content)
 
-    async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109  as above
-        """Write all of `buffer`."""
-        CURRENT.get().stage = Stage.SENT
-        with _as(httpcore.WriteTimeout, httpcore.WriteError):
-            async with asyncio.timeout(timeout):
-                await self._wire.write(buffer)
+    def is_reusable(self, within_s: float) -> bool:
+        """Whether another request may be trusted to it: idle for at most `within_s` seconds, and the other side has
+        neither closed it nor said anything it wasn't asked (which the next request would take for its own answer)."""
+        is_idle = self._protocol.our_state is h11.IDLE and self._protocol.their_state is h11.IDLE
+        return is_idle and not self._wire.has_news and asyncio.get_running_loop().time() - self._idle_since <= within_s
 
-    async def start_tls(
-        self,
-        ssl_context: ssl.SSLContext,
-        server_hostname: str | None = None,
-        timeout: float | None = None,  # noqa: ASYNC109  as above
-    ) -> httpcore.AsyncNetworkStream:
-        """The same connection, secured, the other side's certificate verified for `server_hostname`."""
-        CURRENT.get().stage = Stage.SECURING
-        try:
-            async with asyncio.timeout(timeout):
-                await self._wire.secure(ssl_context, server_hostname)
-        except BaseException:
-            self._wire.transport.abort()
-            raise
-        return self
-
-    def get_extra_info(self, info: str) -> Any:
-        """What the pool asks: `is_readable`, which on an idle connection means that it can't be used any more, and
-        whatever the transport knows."""
-        return self._wire.has_news if info == "is_readable" else self._wire.transport.get_extra_info(info)
-
-    async def aclose(self) -> None:
+    def close(self) -> None:
         """Close it at once; nothing that was written is worth waiting for."""
         self._wire.transport.abort()
+
+    async def _next_event(self, idle_s: float) -> object:
+        while (event := self._protocol.next_event()) is h11.NEED_DATA:
+            async with asyncio.timeout(idle_s):
+                self._protocol.receive_data(await self._wire.read())
+        return event
 
 
 class Wire(asyncio.Protocol):
     """A connection's bytes, in and out.
 
     It always listens, also while idle, so that a connection that the other side has given up is noticed before the next
-    request is trusted to it. (The library's own streams listen only when asked, and miss a TLS farewell that came in
-    one piece with the last answer.)
+    request is trusted to it.
     """
 
     transport: asyncio.Transport
@@ -155,8 +124,8 @@ class Wire(asyncio.Protocol):
         """Whether something has come that nobody has read, if only the end."""
         return bool(self._received) or self._ended or self.transport.is_closing()
 
-    async def secure(self, context: ssl.SSLContext, name: str | None) -> None:
-        """Shake hands. Raises OSError (ssl.SSLError is one) when that fails."""
+    async def secure(self, context: ssl.SSLContext, name: str) -> None:
+        """Shake hands, verifying the certificate for `name`. Raises OSError (ssl.SSLError is one) when that fails."""
         if self.has_news:
             raise ConnectionResetError("the other side spoke, or left, before the handshake")
         loop = asyncio.get_running_loop()
@@ -165,17 +134,16 @@ class Wire(asyncio.Protocol):
             raise ConnectionResetError("the connection broke during the handshake")
         self.transport = secured
 
-    async def read(self, max_bytes: int) -> bytes:
-        """Up to `max_bytes`, none at the end. Raises OSError when the connection broke."""
+    async def read(self) -> bytes:
+        """What has come, nothing at the end. Raises OSError when the connection broke."""
         while not self._received and not self._ended:
             self._news.clear()
             await self._news.wait()
         if not self._received and self._error is not None:
             raise self._error
-        data = bytes(self._received[:max_bytes])
-        del self._received[:max_bytes]
-        if len(self._received) < _BUFFER:
-            self.transport.resume_reading()
+        data = bytes(self._received)
+        self._received.clear()
+        self.transport.resume_reading()
         return data
 
     async def write(self, data: bytes) -> None:
@@ -217,21 +185,29 @@ class Wire(asyncio.Protocol):
         self._room.set()
 
 
-async def _connect(address: str, port: int, timeout: float | None) -> WatchedStream:  # noqa: ASYNC109  as above
-    async with asyncio.timeout(timeout):
-        _, wire = await asyncio.get_running_loop().create_connection(Wire, address, port)
-    return WatchedStream(wire)
+async def connect(attempt: Attempt, resolver: Resolver, context: ssl.SSLContext, *, connect_s: float) -> Connection:
+    """A secured connection to the attempt's destination: resolved once, every address found checked, and connected to
+    one of those and no other.
 
-
-@contextlib.contextmanager
-def _as(late: type[Exception], broken: type[Exception]) -> Iterator[None]:
-    """Failures of the operating system in the library's words."""
+    Raises NotSent when an address is refused, OSError when nobody takes the connection or the handshake fails.
+    """
+    host, port = attempt.destination.host, attempt.destination.port
+    attempt.stage = Stage.RESOLVING
+    addresses = await resolver(host, port)
+    for address in addresses:
+        refusal = address_refusal(address, loopback_ok=attempt.destination.loopback_ok)
+        if refusal:
+            raise NotSent(failure("OUTBOUND_ADDRESS_NOT_ALLOWED", host, port, refusal))
+    attempt.stage = Stage.CONNECTING
+    wire = await _dial(addresses, port, connect_s)
+    attempt.stage = Stage.SECURING
     try:
-        yield
-    except TimeoutError as error:
-        raise late(str(error)) from error
-    except OSError as error:
-        raise broken(str(error)) from error
+        async with asyncio.timeout(connect_s):
+            await wire.secure(context, host)
+    except BaseException:
+        wire.transport.abort()
+        raise
+    return Connection(wire)
 
 
 async def system_resolver(host: str, port: int) -> Sequence[str]:
@@ -248,8 +224,33 @@ def tls_context(trust: Path | None) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_ciphers("ECDHE+AESGCM:ECDHE+CHACHA20")
+    context.set_alpn_protocols(["http/1.1"])
     if trust is None:
         context.load_default_certs()
     else:
         context.load_verify_locations(cafile=trust)
     return context
+
+
+async def _dial(addresses: Sequence[str], port: int, connect_s: float) -> Wire:
+    refused = OSError("the name has no address")
+    for address in addresses:
+        try:
+            async with asyncio.timeout(connect_s):
+                _, wire = await asyncio.get_running_loop().create_connection(Wire, address, port)
+        except OSError as error:
+            refused = error
+        else:
+            return wire
+    raise refused
+
+
+def _says_where_it_ends(request: h11.Request, response: h11.Response) -> bool:
+    """An answer that ends where the connection does (RFC 9112 section 6.3, rule 8) can't be told from one cut short."""
+    names = {name for name, _ in response.headers}
+    return (
+        request.method == b"HEAD"
+        or response.status_code in _NO_BODY
+        or b"content-length" in names
+        or b"transfer-encoding" in names
+    )

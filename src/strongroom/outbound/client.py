@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,14 +12,15 @@ from types import TracebackType
 from typing import Final, Self
 from urllib.parse import SplitResult, urlsplit
 
-import httpcore
+import h11
 
 from strongroom.outbound._private import (
-    CURRENT,
     Attempt,
-    CheckedBackend,
+    Connection,
     Resolver,
     Stage,
+    TooLargeError,
+    connect,
     system_resolver,
     tls_context,
 )
@@ -27,9 +29,9 @@ from strongroom.outbound.failures import NoAnswer, NotSent, failure
 
 _TARGET = re.compile(r"[!-~]*", re.ASCII)
 """What may stand in a request line: visible ASCII, no blank."""
-_NO_BODY = frozenset({204, 304})
-"""Statuses whose answers have no content (RFC 9110 sections 15.3.5 and 15.4.5)."""
 _WITHOUT_BODY = frozenset({"GET", "HEAD"})
+_OURS_ALONE = frozenset({"transfer-encoding", "connection", "upgrade", "expect", "te"})
+"""Headers that say how a request is carried, which is not the caller's business."""
 _KEPT_ALIVE_S: Final = 15.0
 """How long an idle connection is kept for the next request."""
 
@@ -46,7 +48,7 @@ class Limits:
     """From the call to the last byte of the answer, whatever happens in between."""
     answer_bytes: int = 1 << 20
     connections: int = 64
-    """At once, over all destinations. Further requests wait for one."""
+    """In use at once, over all destinations; further requests wait their turn."""
 
 
 DEFAULT_LIMITS: Final = Limits()
@@ -78,18 +80,11 @@ class Outbound:
     ) -> None:
         self._allowed = {(destination.host, destination.port): destination for destination in allowed}
         self._limits = limits
-        self._timeouts = {
-            "connect": limits.connect_s,
-            "read": limits.idle_s,
-            "write": limits.idle_s,
-            "pool": limits.total_s,
-        }
-        self._pool = httpcore.AsyncConnectionPool(
-            ssl_context=tls_context(trust),
-            max_connections=limits.connections,
-            keepalive_expiry=_KEPT_ALIVE_S,
-            network_backend=CheckedBackend(resolver),
-        )
+        self._resolver = resolver
+        self._context = tls_context(trust)
+        self._turns = asyncio.Semaphore(limits.connections)
+        self._idle: dict[Destination, deque[Connection]] = {}
+        self._is_closed = False
 
     async def request(
         self, method: str, url: str, *, headers: Mapping[str, str] | None = None, body: bytes = b""
@@ -100,22 +95,24 @@ class Outbound:
         the calling task is cancelled, what the other side did is as unknown as after NoAnswer.
         """
         destination, parts = self._destination(url)
+        request = _request(method, destination, parts, headers or {}, body)
         attempt = Attempt(destination=destination)
-        current = CURRENT.set(attempt)
         try:
-            async with asyncio.timeout(self._limits.total_s):
-                return await self._exchange(self._prepare(method, destination, parts, headers or {}, body))
-        except (NotSent, NoAnswer):
+            async with asyncio.timeout(self._limits.total_s), self._turns:
+                return await self._exchange(attempt, request, body)
+        except NotSent:
             raise
         except Exception as error:
             # Whatever broke, and wherever, the caller needs to know one thing: may bytes have left?
             raise _verdict(attempt, error) from error
-        finally:
-            CURRENT.reset(current)
 
     async def aclose(self) -> None:
-        """Close every connection."""
-        await self._pool.aclose()
+        """Close every connection that is idle, and those in use as soon as they are done."""
+        self._is_closed = True
+        for connections in self._idle.values():
+            for connection in connections:
+                connection.close()
+        self._idle.clear()
 
     async def __aenter__(self) -> Self:
         return self
@@ -140,54 +137,69 @@ class Outbound:
             raise NotSent(failure("OUTBOUND_DESTINATION_NOT_ALLOWED", host, port, "not on the list of destinations"))
         return destination, parts
 
-    def _prepare(
-        self, method: str, destination: Destination, parts: SplitResult, headers: Mapping[str, str], body: bytes
-    ) -> httpcore.Request:
-        host, port = destination.host, destination.port
-        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        if not _TARGET.fullmatch(target):
-            cause = "the URL's path holds a blank or a character outside ASCII"
-            raise NotSent(failure("OUTBOUND_REQUEST_INVALID", host, port, cause))
-        name = f"[{host}]" if ":" in host else host
-        ours = {
-            "host": name if port == 443 else f"{name}:{port}",
-            "user-agent": "strongroom",
-            "accept-encoding": "identity",
-        }
-        if body or method not in _WITHOUT_BODY:
-            ours["content-length"] = str(len(body))
-        return httpcore.Request(
-            method,
-            httpcore.URL(scheme="https", host=host, port=port, target=target),
-            headers=list(({header.lower(): value for header, value in headers.items()} | ours).items()),
-            content=body,
-            extensions={"timeout": self._timeouts},
-        )
-
-    async def _exchange(self, request: httpcore.Request) -> Answer:
-        response = await self._pool.handle_async_request(request)
+    async def _exchange(self, attempt: Attempt, request: h11.Request, body: bytes) -> Answer:
+        limits = self._limits
+        connection = self._kept(attempt.destination)
+        if connection is None:
+            connection = await connect(attempt, self._resolver, self._context, connect_s=limits.connect_s)
         try:
-            headers = _headers(response)
-            body = bytearray()
-            async for piece in response.aiter_stream():
-                body += piece
-                if len(body) > self._limits.answer_bytes:
-                    raise _TooLargeError
-        finally:
-            await response.aclose()
-        if response.status not in _NO_BODY and not {"content-length", "transfer-encoding"} & headers.keys():
-            raise httpcore.RemoteProtocolError("the answer doesn't say where it ends, so it may be cut short")
-        return Answer(status=response.status, headers=headers, body=bytes(body))
+            response, content = await connection.exchange(
+                attempt, request, body, idle_s=limits.idle_s, answer_bytes=limits.answer_bytes
+            )
+        except BaseException:
+            connection.close()
+            raise
+        self._keep(attempt.destination, connection)
+        return Answer(status=response.status_code, headers=_headers(response), body=content)
+
+    def _kept(self, destination: Destination) -> Connection | None:
+        """The connection used last, if it still stands. Those used longer ago are older still."""
+        connections = self._idle.get(destination)
+        while connections:
+            connection = connections.pop()
+            if connection.is_reusable(_KEPT_ALIVE_S):
+                return connection
+            connection.close()
+        return None
+
+    def _keep(self, destination: Destination, connection: Connection) -> None:
+        if self._is_closed or not connection.is_reusable(_KEPT_ALIVE_S):
+            connection.close()
+            return
+        connections = self._idle.setdefault(destination, deque())
+        while connections and not connections[0].is_reusable(_KEPT_ALIVE_S):
+            connections.popleft().close()
+        connections.append(connection)
 
 
-class _TooLargeError(Exception):
-    """The answer is over the limit."""
+def _request(
+    method: str, destination: Destination, parts: SplitResult, headers: Mapping[str, str], body: bytes
+) -> h11.Request:
+    host, port = destination.host, destination.port
+    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    if not _TARGET.fullmatch(target):
+        cause = "the URL's path holds a blank or a character outside ASCII"
+        raise NotSent(failure("OUTBOUND_REQUEST_INVALID", host, port, cause))
+    name = f"[{host}]" if ":" in host else host
+    ours = {
+        "host": name if port == 443 else f"{name}:{port}",
+        "user-agent": "strongroom",
+        "accept-encoding": "identity",
+    }
+    if body or method not in _WITHOUT_BODY:
+        ours["content-length"] = str(len(body))
+    given = {header.lower(): value for header, value in headers.items() if header.lower() not in _OURS_ALONE}
+    try:
+        return h11.Request(method=method, target=target, headers=list((given | ours).items()))
+    except (h11.LocalProtocolError, UnicodeEncodeError) as error:
+        cause = "the method or a header holds what may not stand there"
+        raise NotSent(failure("OUTBOUND_REQUEST_INVALID", host, port, cause)) from error
 
 
-def _headers(response: httpcore.Response) -> dict[str, str]:
+def _headers(response: h11.Response) -> dict[str, str]:
     joined: dict[str, str] = {}
     for raw_name, raw_value in response.headers:
-        name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
+        name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1")
         joined[name] = f"{joined[name]}, {value}" if name in joined else value
     return joined
 
@@ -203,13 +215,11 @@ _NOT_SENT: Final[Mapping[Stage, tuple[str, str]]] = {
 def _verdict(attempt: Attempt, error: Exception) -> NotSent | NoAnswer:
     host, port = attempt.destination.host, attempt.destination.port
     if attempt.stage is Stage.SENT:
-        if isinstance(error, _TooLargeError):
+        if isinstance(error, TooLargeError):
             return NoAnswer(failure("OUTBOUND_ANSWER_TOO_LARGE", host, port, "the answer is larger than is read"))
-        if isinstance(error, TimeoutError | httpcore.TimeoutException):
+        if isinstance(error, TimeoutError):
             return NoAnswer(failure("OUTBOUND_ANSWER_LATE", host, port, "no whole answer came in time"))
         return NoAnswer(failure("OUTBOUND_ANSWER_BROKEN", host, port, f"no whole answer came ({_cause(error)})"))
-    if isinstance(error, httpcore.LocalProtocolError):
-        return NotSent(failure("OUTBOUND_REQUEST_INVALID", host, port, _cause(error)))
     code, cause = _NOT_SENT[attempt.stage]
     return NotSent(failure(code, host, port, f"{cause} ({_cause(error)})"))
 

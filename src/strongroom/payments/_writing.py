@@ -52,7 +52,8 @@ async def look_up(op: Operation, instructions: Iterable[NewInstruction], default
     """Find every scheme and financial instrument named, in one query each (none when none is named)."""
     scheme_ids: set[str] = set()
     instrument_ids: set[bytes] = set()
-    for item in (*instructions, *defaults):
+    items: list[NewInstruction | Defaults] = [*instructions, *defaults]
+    for item in items:
         if item.scheme_id is not None:
             scheme_ids.add(item.scheme_id)
         if item.financial_instrument_id is not None:
@@ -298,7 +299,6 @@ def _instruction_parameters(
         "i_instrument_source": pack_texts([row.financial_instrument_source for row in rows]),
         "i_sealed": pack_bytes([row.sealed for row in rows]),
     }
-
 
 
 def defaults_row_id(order_id: bytes, customer_id: bytes) -> bytes:

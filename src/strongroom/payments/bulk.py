@@ -24,8 +24,8 @@ from strongroom.kernel.errors import AlreadyExists, Failure, InFlight, Invalid, 
 from strongroom.kernel.ids import JobId, new_uuid
 from strongroom.payments import _writing
 from strongroom.payments.contents import NewInstruction, NewOrder, OrderContent, encode, order_id_of
-from strongroom.payments.instruments import NewBankAccount, add_many
 from strongroom.payments.instructions import taken
+from strongroom.payments.instruments import NewBankAccount, add_many
 from strongroom.payments.orders import create_orders
 
 STALE_AFTER: Final = timedelta(seconds=60)
@@ -117,9 +117,7 @@ async def write_lines(
     `done` and `digest` say how far the upload is after this chunk.
     """
     require(op, Permission.TRANSACTIONS_WRITE)
-    verdicts: dict[int, StrongroomError] = {
-        number: line for number, line in lines if isinstance(line, StrongroomError)
-    }
+    verdicts: dict[int, StrongroomError] = {number: line for number, line in lines if isinstance(line, StrongroomError)}
     orders = [(number, line) for number, line in lines if isinstance(line, NewOrder)]
     if orders:
         made = await create_orders(op, [order for _, order in orders], [op.correlation_id] * len(orders))
@@ -198,9 +196,7 @@ async def read_results(op: Operation, job_id: UUID, after_line: int) -> tuple[by
         RESULT_CHUNKS + 1,
     )
     parts = [
-        zlib.decompress(
-            op.cipher.open("bulk_results", "sealed", job_id.bytes + first.to_bytes(8, "big"), sealed)
-        )
+        zlib.decompress(op.cipher.open("bulk_results", "sealed", job_id.bytes + first.to_bytes(8, "big"), sealed))
         for first, _, sealed in rows[:RESULT_CHUNKS]
     ]
     following = rows[RESULT_CHUNKS - 1][1] if len(rows) > RESULT_CHUNKS else None
@@ -260,7 +256,9 @@ async def _write_instructions(
     entries = []
     for instruction_id, (number, row, ref) in rows.items():
         if instruction_id in new:
-            entries.append(Entry("instruction.create", "instruction", instruction_id.hex(), correlation_id=op.correlation_id))
+            entries.append(
+                Entry("instruction.create", "instruction", instruction_id.hex(), correlation_id=op.correlation_id)
+            )
         else:
             verdicts[number] = await taken(op, row.order_id, instruction_id, ref)
     await record_many(op, entries)

@@ -22,15 +22,15 @@ from uuid import UUID
 import structlog
 
 from strongroom.audit import record
-from strongroom.database import Databases, Operation
+from strongroom.database import Databases, Operation, pack_bytes, pack_texts, pack_uuids
 from strongroom.kernel.actors import system
 from strongroom.kernel.errors import Broken, Failure, StrongroomError
-from strongroom.kernel.ids import FileId, TenantId, new_uuid
+from strongroom.kernel.ids import FileId, TenantId, new_uuid, new_uuid_bytes
 from strongroom.kernel.money import Money
 from strongroom.payments.apps import find_installed_ids, get_settings
-from strongroom.payments.contents import decode_instruction
+from strongroom.payments.contents import InstructionContent, decode_instruction
 from strongroom.payments.instructions import TransactionContent, add_event
-from strongroom.payments.instruments import open_account
+from strongroom.payments.instruments import open_accounts
 from strongroom.payments.routing import choose
 from strongroom.payments.schemes import find_published
 from strongroom.payments.transactions import apply_outcome, reference_of, seal_content
@@ -68,6 +68,16 @@ class _Due:
     transaction_id: UUID
     app_id: str
     payment: Payment
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Attempt:
+    """An attempt about to be written."""
+
+    order_id: UUID
+    instruction_id: UUID
+    due: _Due
+    is_file_rail: bool
 
 
 @dataclass(slots=True)
@@ -176,9 +186,12 @@ async def _intend(op: Operation) -> list[_Due]:
     """First beat: claim what is due and write its attempts. What a file rail carries waits for `_intend_files`."""
     rows = await op.rows(
         """
-        select order_id, instruction_id, direction, currency, country, settled_by, scheme_id, financial_instrument_id, sealed
-        from instructions where status = 'READY' and settled_by <= %s
-        order by settled_by limit %s for update skip locked
+        select order_id, instruction_id, direction, currency, country, settled_by, scheme_id, financial_instrument_id,
+               sealed, array(select app_id from transactions t
+                             where (t.tenant_id, t.order_id, t.instruction_id)
+                                 = (i.tenant_id, i.order_id, i.instruction_id))
+        from instructions i where status = 'READY' and settled_by <= %s
+        order by settled_by limit %s for update of i skip locked
         """,
         op.today + LEAD,
         CLAIM,
@@ -187,83 +200,111 @@ async def _intend(op: Operation) -> list[_Due]:
         return []
     schemes = await find_published(op, {row[6] for row in rows})
     installed = {app_id for app_id, configured in (await find_installed_ids(op)).items() if configured}
-    due: list[_Due] = []
-    for order_id, instruction_id, direction, currency, country, settled_by, scheme_id, instrument_id, sealed in rows:
+    accounts = await open_accounts(op, {row[7].bytes for row in rows})
+    banks = {
+        app_id: profile.parse(await get_settings(op, app_id)) for app_id in installed if get_app(app_id).is_file_rail
+    }
+    attempts: list[_Attempt] = []
+    for (
+        order_id,
+        instruction_id,
+        direction,
+        currency,
+        country,
+        settled_by,
+        scheme_id,
+        instrument_id,
+        sealed,
+        tried,
+    ) in rows:
         content = decode_instruction(op.cipher.open("instructions", "sealed", instruction_id.bytes, sealed))
         money = Money(content.minor, currency)
         choice = choose(schemes[scheme_id], installed, direction, country, money)
         apps = [app_id for app_id in choice.apps if op.environment.value in get_app(app_id).environments]
-        tried = await _failed_apps(op, order_id, instruction_id)
+        # An app that failed without moving money comes again only when no fallback is left.
         app_id = next((app for app in apps if app not in tried), apps[0] if apps else None)
-        if app_id is None:
-            await _hold(op, order_id.bytes, instruction_id.bytes, "NO_ROUTE")
-            continue
-        account = await open_account(op, instrument_id)
         transaction_id = new_uuid()
         payment = Payment(
             reference=reference_of(transaction_id),
             direction=Direction(direction),
             money=money,
-            counterparty=account,
+            counterparty=accounts[instrument_id.bytes],
             due_on=settled_by,
-            remittance=(content.metadata.get(REMITTANCE_KEY) or content.order_ref)[:MAX_REMITTANCE],
+            remittance=_remittance(content),
         )
-        is_file_rail = get_app(app_id).is_file_rail
-        if is_file_rail and (wrong := await _unwritable(op, app_id, payment)):
-            await _hold(op, order_id.bytes, instruction_id.bytes, wrong)
+        if app_id is None:
+            await _hold(op, order_id, instruction_id, "NO_ROUTE")
             continue
-        await op.run(
-            "insert into transactions (tenant_id, transaction_id, order_id, instruction_id, app_id, status, claimed_until, "
-            "sealed, created_at, updated_at) values (%s, %s, %s, %s, %s, 'INTENDED', %s, %s, %s, %s)",
-            op.tenant,
-            transaction_id,
-            order_id,
-            instruction_id,
-            app_id,
-            None if is_file_rail else op.now + LEASE,
-            seal_content(op, transaction_id, TransactionContent()),
-            op.now,
-            op.now,
+        bank = banks.get(app_id)
+        failures = pain001.check(payment, debtor=bank.account, rules=bank.rules) if bank else []
+        if failures:
+            await _hold(op, order_id, instruction_id, failures[0].code)
+            continue
+        attempts.append(
+            _Attempt(
+                order_id=order_id,
+                instruction_id=instruction_id,
+                due=_Due(transaction_id=transaction_id, app_id=app_id, payment=payment),
+                is_file_rail=bank is not None,
+            )
         )
-        await op.run(
-            "update instructions set status = 'PROCESSING', updated_at = %s where order_id = %s and instruction_id = %s",
-            op.now,
-            order_id,
-            instruction_id,
-        )
-        await add_event(op, order_id.bytes, instruction_id.bytes, "PROCESSING", transaction_id=transaction_id)
-        if not is_file_rail:
-            due.append(_Due(transaction_id=transaction_id, app_id=app_id, payment=payment))
+    await _write_attempts(op, attempts)
     await record(op, "dispatch.intend", "tenant", op.tenant, detail=f"instructions={len(rows)}")
-    return due
+    return [attempt.due for attempt in attempts if not attempt.is_file_rail]
 
 
-async def _failed_apps(op: Operation, order_id: UUID, instruction_id: UUID) -> set[str]:
-    rows = await op.rows(
-        "select app_id from transactions where order_id = %s and instruction_id = %s and status = 'FAILED'",
+async def _write_attempts(op: Operation, attempts: Sequence[_Attempt]) -> None:
+    content = TransactionContent()
+    await op.rows_named(
+        """
+        with attempts as (
+            select * from unnest(%(order)s, %(instruction)s, %(transaction)s, %(app)s, %(file)s, %(sealed)s, %(event)s)
+                as t(order_id, instruction_id, transaction_id, app_id, is_file_rail, sealed, event_id)
+        ), written as (
+            insert into transactions (tenant_id, transaction_id, order_id, instruction_id, app_id, status, claimed_until,
+                                      sealed, created_at, updated_at)
+            select %(tenant)s, transaction_id, order_id, instruction_id, app_id, 'INTENDED',
+                   case when is_file_rail = 'f' then %(lease)s::timestamptz end, sealed, %(now)s, %(now)s
+            from attempts
+        ), moved as (
+            update instructions i set status = 'PROCESSING', updated_at = %(now)s from attempts a
+            where i.tenant_id = %(tenant)s and i.order_id = a.order_id and i.instruction_id = a.instruction_id
+        ), told as (
+            insert into instruction_events (tenant_id, order_id, instruction_id, event_id, at, status, transaction_id,
+                                            reason)
+            select %(tenant)s, order_id, instruction_id, event_id, %(now)s, 'PROCESSING', transaction_id, ''
+            from attempts
+        )
+        select 1
+        """,
+        {
+            "tenant": op.tenant,
+            "now": op.now,
+            "lease": op.now + LEASE,
+            "order": pack_uuids([attempt.order_id.bytes for attempt in attempts]),
+            "instruction": pack_uuids([attempt.instruction_id.bytes for attempt in attempts]),
+            "transaction": pack_uuids([attempt.due.transaction_id.bytes for attempt in attempts]),
+            "app": pack_texts([attempt.due.app_id for attempt in attempts]),
+            "file": pack_texts(["t" if attempt.is_file_rail else "f" for attempt in attempts]),
+            "sealed": pack_bytes([seal_content(op, attempt.due.transaction_id, content) for attempt in attempts]),
+            "event": pack_uuids([new_uuid_bytes() for _ in attempts]),
+        },
+    )
+
+
+async def _hold(op: Operation, order_id: UUID, instruction_id: UUID, reason: str) -> None:
+    """Nothing can carry it as it is: back to INCOMPLETE, so that a person can change it, with the reason on record."""
+    await op.run(
+        "update instructions set status = 'INCOMPLETE', updated_at = %s where order_id = %s and instruction_id = %s",
+        op.now,
         order_id,
         instruction_id,
     )
-    return {row[0] for row in rows}
+    await add_event(op, order_id.bytes, instruction_id.bytes, "INCOMPLETE", reason=reason)
 
 
-async def _hold(op: Operation, order_id: bytes, instruction_id: bytes, reason: str) -> None:
-    """Nothing can carry it as it is: back to INCOMPLETE, so that a person can change it, with the reason on record."""
-    await op.run(
-        "update instructions set status = 'INCOMPLETE', updated_at = %s "
-        "where order_id = %s::uuid and instruction_id = %s::uuid",
-        op.now,
-        order_id.hex(),
-        instruction_id.hex(),
-    )
-    await add_event(op, order_id, instruction_id, "INCOMPLETE", reason=reason)
-
-
-async def _unwritable(op: Operation, app_id: str, payment: Payment) -> str:
-    """The code of what keeps a payment from being written into a file, or an empty text."""
-    bank = profile.parse(await get_settings(op, app_id))
-    failures = pain001.check(payment, debtor=bank.account, rules=bank.rules)
-    return failures[0].code if failures else ""
+def _remittance(content: InstructionContent) -> str:
+    return (content.metadata.get(REMITTANCE_KEY) or content.order_ref)[:MAX_REMITTANCE]
 
 
 async def _intend_files(op: Operation) -> None:
@@ -278,6 +319,7 @@ async def _intend_files(op: Operation) -> None:
         """,
         pain001.MAX_TRANSACTIONS,
     )
+    accounts = await open_accounts(op, {row[5].bytes for row in rows})
     by_app: dict[str, list[Payment]] = {}
     ids: dict[str, UUID] = {}
     for transaction_id, app_id, direction, currency, settled_by, instrument_id, instruction_id, sealed in rows:
@@ -289,9 +331,9 @@ async def _intend_files(op: Operation) -> None:
                 reference=reference,
                 direction=Direction(direction),
                 money=Money(content.minor, currency),
-                counterparty=await open_account(op, instrument_id),
+                counterparty=accounts[instrument_id.bytes],
                 due_on=settled_by,
-                remittance=(content.metadata.get(REMITTANCE_KEY) or content.order_ref)[:MAX_REMITTANCE],
+                remittance=_remittance(content),
             )
         )
     for app_id, payments in by_app.items():
@@ -343,13 +385,12 @@ async def _delivered(op: Operation, file_id: UUID) -> None:
 async def _claim_unresolved(op: Operation) -> list[tuple[UUID, str]]:
     """Attempts at providers to be asked about; those whose process died become UNCONFIRMED first."""
     died = await op.rows(
-        "select transaction_id from transactions where status = 'INTENDED' and claimed_until < %s for update skip locked",
+        "select transaction_id from transactions where status = 'INTENDED' and claimed_until < %s "
+        "for update skip locked",
         op.now,
     )
     for (transaction_id,) in died:
-        unknown = Outcome(
-            kind=OutcomeKind.UNCONFIRMED, reference=reference_of(transaction_id), reason="PROCESS_DIED"
-        )
+        unknown = Outcome(kind=OutcomeKind.UNCONFIRMED, reference=reference_of(transaction_id), reason="PROCESS_DIED")
         await apply_outcome(op, transaction_id, unknown)
     rows = await op.rows(
         """
@@ -378,9 +419,7 @@ def write_once(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     if path.exists():
         if path.read_bytes() != content:
-            raise Broken(
-                Failure("FILE_DIFFERS", "{path} holds something else than was recorded.", {"path": str(path)})
-            )
+            raise Broken(Failure("FILE_DIFFERS", "{path} holds something else than was recorded.", {"path": str(path)}))
         return
     partial = path.with_suffix(".partial")
     with partial.open("wb") as file:
@@ -418,4 +457,3 @@ async def run_forever(dispatcher: Dispatcher, regions: Sequence[str], stop: asyn
                     await stop.wait()
             except TimeoutError:
                 continue
-

@@ -1,8 +1,8 @@
 """Instructions: one payment each way, wanted by a day.
 
-States (wire contract, section 3): INCOMPLETE until it has a scheme and a financial instrument, then READY (shown as LATE
-past its day), PROCESSING once its money has been asked for, then COMPLETED, FAILED or UNCONFIRMED; CANCELLED before that.
-Its identity is its order's and its own reference, cancelled ones included.
+States (wire contract, section 3): INCOMPLETE until it has a scheme and a financial instrument, then READY (shown as
+LATE past its day), PROCESSING once its money has been asked for, then COMPLETED, FAILED or UNCONFIRMED; CANCELLED before
+that. Its identity is its order's and its own reference, cancelled ones included.
 """
 
 from __future__ import annotations
@@ -104,8 +104,8 @@ class Change(msgspec.Struct, frozen=True):
 
 decode_transaction = msgspec.msgpack.Decoder(TransactionContent).decode
 _COLUMNS: Final = """
-    i.order_id, i.instruction_id, i.direction, i.status, i.currency, i.country, i.settled_by, i.scheme_id, i.scheme_source,
-    i.financial_instrument_id, i.financial_instrument_source, i.sealed, i.created_at, i.updated_at,
+    i.order_id, i.instruction_id, i.direction, i.status, i.currency, i.country, i.settled_by, i.scheme_id,
+    i.scheme_source, i.financial_instrument_id, i.financial_instrument_source, i.sealed, i.created_at, i.updated_at,
     t.transaction_id, t.status, t.app_id, t.sealed, t.created_at, t.updated_at
 """
 _FROM: Final = """
@@ -169,7 +169,7 @@ async def get_instruction(op: Operation, order_ref: str, ref: str) -> Instructio
     require(op, Permission.TRANSACTIONS_READ)
     order_id, instruction_id = order_id_of(op, order_ref), instruction_id_of(op, order_ref, ref)
     row = await op.row(
-        f"select {_COLUMNS} {_FROM} where i.order_id = %s::uuid and i.instruction_id = %s::uuid",  # noqa: S608  # constants
+        f"select {_COLUMNS} {_FROM} where i.order_id = %s::uuid and i.instruction_id = %s::uuid",  # constants
         order_id.hex(),
         instruction_id.hex(),
     )
@@ -182,7 +182,7 @@ async def get_instruction(op: Operation, order_ref: str, ref: str) -> Instructio
 async def list_of_order(op: Operation, order_id: bytes) -> list[Instruction]:
     """An order's instructions, oldest first."""
     rows = await op.rows(
-        f"select {_COLUMNS} {_FROM} where i.order_id = %s::uuid order by i.created_at, i.instruction_id",  # noqa: S608  # constants
+        f"select {_COLUMNS} {_FROM} where i.order_id = %s::uuid order by i.created_at, i.instruction_id",  # constants
         order_id.hex(),
     )
     return [_read(op, row) for row in rows]
@@ -269,12 +269,18 @@ async def cancel_instruction(op: Operation, order_ref: str, ref: str, reason: st
 
 
 async def add_event(
-    op: Operation, order_id: bytes, instruction_id: bytes, status: str, *, transaction_id: UUID | None = None, reason: str = ""
+    op: Operation,
+    order_id: bytes,
+    instruction_id: bytes,
+    status: str,
+    *,
+    transaction_id: UUID | None = None,
+    reason: str = "",
 ) -> None:
     """Append to an instruction's history. `reason` is a code or a fixed phrase, never a client's words."""
     await op.run(
-        "insert into instruction_events (tenant_id, order_id, instruction_id, event_id, at, status, transaction_id, reason) "
-        "values (%s, %s::uuid, %s::uuid, %s, %s, %s, %s, %s)",
+        "insert into instruction_events (tenant_id, order_id, instruction_id, event_id, at, status, transaction_id, "
+        "reason) values (%s, %s::uuid, %s::uuid, %s, %s, %s, %s, %s)",
         op.tenant,
         order_id.hex(),
         instruction_id.hex(),
@@ -295,13 +301,16 @@ def parse_amount(text: str, currency: str) -> Money:
         raise Invalid(
             Failure(
                 code,
-                "amount must be greater than 0, with at most 12 digits before the point and {decimals} decimals in {currency}.",
+                "amount must be greater than 0, with at most 12 digits before the point and {decimals} decimals in "
+                "{currency}.",
                 {"decimals": EXPONENTS[currency], "currency": currency},
             )
         ) from None
 
 
-async def _lock_open(op: Operation, order_ref: str, ref: str) -> tuple[bytes, bytes, tuple[Any, ...], InstructionContent]:
+async def _lock_open(
+    op: Operation, order_ref: str, ref: str
+) -> tuple[bytes, bytes, tuple[Any, ...], InstructionContent]:
     order_id, instruction_id = order_id_of(op, order_ref), instruction_id_of(op, order_ref, ref)
     row = await op.row(
         "select status, sealed, direction, currency, country, settled_by, scheme_id, scheme_source, "
@@ -382,4 +391,3 @@ def _read(op: Operation, row: tuple[Any, ...]) -> Instruction:
         updated_at=row[13],
         attempt=attempt,
     )
-

@@ -1,7 +1,7 @@
 """Orders: what belongs together, such as one claim.
 
-An order is made once, with or without instructions, and is never removed. Its metadata and its defaults per customer can
-change; instructions that exist already keep what they took from the defaults.
+An order is made once, with or without instructions, and is never removed. Its metadata and its defaults per customer
+can change; instructions that exist already keep what they took from the defaults.
 """
 
 from __future__ import annotations
@@ -47,7 +47,9 @@ class Order:
 def already_exists(ref: str) -> AlreadyExists:
     """The refusal of an order whose reference is taken."""
     return AlreadyExists(
-        Failure("ORDER_ALREADY_EXISTS", "There is an order {orderRef} already. Use another orderRef.", {"orderRef": ref})
+        Failure(
+            "ORDER_ALREADY_EXISTS", "There is an order {orderRef} already. Use another orderRef.", {"orderRef": ref}
+        )
     )
 
 

@@ -1,8 +1,8 @@
 """Transactions: attempts to move an instruction's money, each under a reference of its own that is never used again.
 
-INTENDED is written before the rail is told; PROCESSING: the rail has it, the end comes later; SUCCESS and FAILED are ends;
-UNCONFIRMED: nobody knows, and only the rail's own word (an enquiry, a notification, a statement) resolves it. The database
-keeps an instruction from having two attempts that haven't failed.
+INTENDED is written before the rail is told; PROCESSING: the rail has it, the end comes later; SUCCESS and FAILED are
+ends; UNCONFIRMED: nobody knows, and only the rail's own word (an enquiry, a notification, a statement) resolves it. The
+database keeps an instruction from having two attempts that haven't failed.
 """
 
 from __future__ import annotations
@@ -90,7 +90,8 @@ async def apply_outcome(op: Operation, transaction_id: UUID, outcome: Outcome) -
         detail=outcome.detail,
     )
     await op.run(
-        "update transactions set status = %s, claimed_until = null, sealed = %s, updated_at = %s where transaction_id = %s",
+        "update transactions set status = %s, claimed_until = null, sealed = %s, updated_at = %s "
+        "where transaction_id = %s",
         taken.transaction,
         op.cipher.seal("transactions", "sealed", transaction_id.bytes, encode(said)),
         op.now,

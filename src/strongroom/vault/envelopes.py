@@ -2,8 +2,8 @@
 
 Layout, version 1: one byte `0x01`; the data key's version, 4 bytes big-endian; a random 96-bit nonce; AES-256-GCM
 ciphertext with its 128-bit tag (NIST SP 800-38D). Associated data: scope, table, column, row and the header, so that an
-envelope opens nowhere but where it was put. Random nonces keep below the standard's bound (section 8.3) while a data key
-seals fewer than 2^32 fields.
+envelope opens nowhere but where it was put. Random nonces keep below the standard's bound (section 8.3) while a data
+key seals fewer than 2^32 fields.
 """
 
 from __future__ import annotations
@@ -53,7 +53,9 @@ class ScopeCipher:
             raise _broken(table, column)
         nonce = envelope[HEADER_BYTES : HEADER_BYTES + NONCE_BYTES]
         try:
-            return cipher.decrypt(nonce, envelope[HEADER_BYTES + NONCE_BYTES :], self._context(table, column) + row + header)
+            return cipher.decrypt(
+                nonce, envelope[HEADER_BYTES + NONCE_BYTES :], self._context(table, column) + row + header
+            )
         except (InvalidTag, ValueError):
             raise _broken(table, column) from None
 

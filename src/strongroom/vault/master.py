@@ -56,7 +56,13 @@ class MasterKey:
 
     def _context(self, scope: UUID, purpose: Purpose, version: int) -> bytes:
         return b"\0".join(
-            (b"strongroom data key", self._environment.encode(), scope.bytes, purpose.encode(), version.to_bytes(4, "big"))
+            (
+                b"strongroom data key",
+                self._environment.encode(),
+                scope.bytes,
+                purpose.encode(),
+                version.to_bytes(4, "big"),
+            )
         )
 
 
@@ -73,7 +79,7 @@ def read_or_make_secret(path: Path, size: int) -> bytes:
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     if not path.exists():
         fresh = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
-        with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
             file.write(os.urandom(size))
             file.flush()
             os.fsync(file.fileno())

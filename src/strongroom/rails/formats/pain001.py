@@ -416,8 +416,17 @@ def _write_address(writer: Writer, parent: etree._Element, address: Address, rul
         writer.put(parent, tag, line(value, limit, sepa=rules.sepa_characters))
     if hybrid:
         rest = line(f"{address.street} {address.building}", 2 * MAX_ADDRESS_LINE, sepa=rules.sepa_characters)
-        writer.put(parent, "AdrLine", rest[:MAX_ADDRESS_LINE].strip())
-        writer.put(parent, "AdrLine", rest[MAX_ADDRESS_LINE:].strip())
+        for part in _two_lines(rest):
+            writer.put(parent, "AdrLine", part)
+
+
+def _two_lines(rest: str) -> tuple[str, str]:
+    """At most two lines of what is left of an address, parted between words when both halves fit."""
+    if len(rest) <= MAX_ADDRESS_LINE:
+        return rest, ""
+    gap = rest.rfind(" ", 0, MAX_ADDRESS_LINE + 1)
+    cut = gap if len(rest) - gap - 1 <= MAX_ADDRESS_LINE else MAX_ADDRESS_LINE
+    return rest[:cut].strip(), rest[cut:].strip()
 
 
 # Reading

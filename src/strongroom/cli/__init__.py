@@ -1,0 +1,42 @@
+"""The command line: `strongroom`.
+
+Commands import what they need when they run, so that `--help` is quick. Whatever goes wrong on purpose
+(`errors.StrongroomError`) is one red line and exit status 1.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from strongroom.cli import accounts, serve
+
+app = typer.Typer(
+    name="strongroom",
+    help="An open-source payments platform whose security proves itself.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command("serve")(serve.serve)
+app.command("serve-api", hidden=True)(serve.serve_api)
+app.add_typer(accounts.app, name="accounts")
+
+
+def main() -> None:
+    """Run the command that the arguments name."""
+    from rich.console import Console
+
+    from strongroom.kernel.errors import StrongroomError
+
+    try:
+        app()
+    except StrongroomError as error:
+        console = Console(stderr=True)
+        for failure in error.failures:
+            console.print(f"{failure.code}: {failure.message}", style="red", markup=False, highlight=False)
+        sys.exit(1)
+
+
+__all__ = ["app", "main"]

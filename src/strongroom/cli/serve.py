@@ -1,0 +1,77 @@
+"""`strongroom serve`: the whole platform, kept up until it is told to stop."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from strongroom.cli.settings import Database, DataDir, EnvironmentOption, config_for
+from strongroom.kernel.config import Environment
+
+
+def serve(
+    data_dir: DataDir = None,
+    environment: EnvironmentOption = Environment.SANDBOX,
+    host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Port of the API; 0 takes a free one.")] = 8443,
+    simulator_port: Annotated[
+        int, typer.Option("--simulator-port", min=0, max=65535, help="Port of the simulator; 0 takes a free one.")
+    ] = 8444,
+    processes: Annotated[int, typer.Option("--processes", min=1, max=64, help="How many processes serve the API.")] = 1,
+    database: Database = None,
+    certificate: Annotated[
+        Path | None, typer.Option("--certificate", help="Your own certificate with its chain (PEM).")
+    ] = None,
+    certificate_key: Annotated[Path | None, typer.Option("--certificate-key", help="Its key (PEM).")] = None,
+) -> None:
+    """Start the platform and keep it up: the database, the API over TLS and, in the sandbox, the provider simulator."""
+    from strongroom.assembly import Installation
+    from strongroom.cli.supervisor import Supervisor, choose_port
+    from strongroom.kernel.telemetry import configure_logs
+
+    configure_logs()
+    config = config_for(
+        data_dir,
+        environment,
+        database,
+        host=host,
+        port=choose_port(host, port),
+        simulator_port=choose_port("127.0.0.1", simulator_port) if environment is Environment.SANDBOX else 0,
+        processes=processes,
+        certificate=certificate,
+        certificate_key=certificate_key,
+    )
+    Supervisor(Installation(config)).run()
+
+
+def serve_api() -> None:
+    """One part of `serve`: the processes of the API. The settings come by environment variables."""
+    import os
+
+    from granian import Granian
+    from granian.constants import Interfaces, Loops, SSLProtocols
+    from granian.http import HTTP1Settings
+    from granian.log import LogLevels
+
+    from strongroom.assembly import Installation, asgi, from_variables
+
+    config = from_variables(os.environ)
+    certificate = Installation(config).certificate()
+    Granian(
+        "strongroom",
+        address=config.host,
+        port=config.port,
+        interface=Interfaces.ASGI,
+        workers=config.processes,
+        loop=Loops.uvloop,
+        websockets=False,
+        http1_settings=HTTP1Settings(header_read_timeout=10_000),
+        log_level=LogLevels.warning,
+        ssl_cert=certificate.chain,
+        ssl_key=certificate.key,
+        ssl_protocol_min=SSLProtocols.tls12,
+        respawn_failed_workers=True,
+        workers_kill_timeout=20,
+    ).serve(target_loader=asgi, wrap_loader=False)

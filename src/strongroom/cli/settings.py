@@ -1,0 +1,79 @@
+"""The options that many commands share, and the settings that they make."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from strongroom.kernel.config import Config, Environment
+from strongroom.kernel.errors import Failure, Refused
+from strongroom.kernel.secret import Secret
+
+DataDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--data-dir",
+        envvar="STRONGROOM_DATA_DIR",
+        help="Folder of the installation: data, keys, files. [default: by environment, see the manual]",
+        show_default=False,
+    ),
+]
+EnvironmentOption = Annotated[
+    Environment,
+    typer.Option("--environment", envvar="STRONGROOM_ENVIRONMENT", help="Two worlds that share nothing."),
+]
+Database = Annotated[
+    str | None,
+    typer.Option(
+        "--database",
+        envvar="STRONGROOM_DATABASE",
+        help="URL of your own PostgreSQL (16 or newer; several hosts allowed) instead of the embedded one. Better "
+        "given in the variable, since a command line can be seen by everybody.",
+        show_default=False,
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print data instead of text.")]
+
+
+def config_for(
+    data_dir: Path | None,
+    environment: Environment,
+    database: str | None,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8443,
+    simulator_port: int = 8444,
+    processes: int = 1,
+    certificate: Path | None = None,
+    certificate_key: Path | None = None,
+) -> Config:
+    """The settings.
+
+    Raises errors.Refused (`FILE_NOT_FOUND`) for a certificate or key that isn't there.
+    """
+    for path in (certificate, certificate_key):
+        if path is not None and not path.is_file():
+            raise Refused(Failure("FILE_NOT_FOUND", "There is no file {path}.", {"path": str(path)}))
+    return Config(
+        data_dir=(data_dir or default_data_dir(environment)).resolve(),
+        environment=environment,
+        database_url=Secret(database) if database else None,
+        host=host,
+        port=port,
+        simulator_port=simulator_port,
+        processes=processes,
+        certificate=certificate,
+        certificate_key=certificate_key,
+    )
+
+
+def default_data_dir(environment: Environment) -> Path:
+    """`/var/lib/strongroom/…` for root, else below the user's data home (XDG base directory specification)."""
+    if os.geteuid() == 0:
+        return Path("/var/lib/strongroom") / environment.value
+    home = os.environ.get("XDG_DATA_HOME", "")
+    base = Path(home) if home.startswith("/") else Path.home() / ".local" / "share"
+    return base / "strongroom" / environment.value

@@ -1,0 +1,193 @@
+"""The supervisor: starts the parts of the platform as processes of their own, restarts those that die, and stops all
+of them in order.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from typing import Final
+
+import structlog
+from rich.console import Console
+
+from strongroom.assembly import Installation, to_variables
+from strongroom.kernel.config import Environment
+from strongroom.kernel.errors import Failure, Unavailable
+from strongroom.kernel.telemetry import end_with_parent
+
+log = structlog.get_logger(__name__)
+
+START_TIMEOUT_S: Final = 60.0
+STOP_TIMEOUT_S: Final = 30.0
+FIRST_PAUSE_S: Final = 0.5
+LONGEST_PAUSE_S: Final = 30.0
+"""A part that dies again and again is started again after pauses that double, up to this."""
+STEADY_AFTER_S: Final = 60.0
+"""A part that lived this long starts with the first pause again."""
+_LOOK_EVERY_S: Final = 0.25
+
+
+class Part:
+    """One child process: its command, and how it has fared."""
+
+    def __init__(self, name: str, command: Sequence[str], variables: dict[str, str]) -> None:
+        self.name = name
+        self._command = [sys.executable, "-P", *command]
+        self._variables = variables
+        self._process: subprocess.Popen[bytes] | None = None
+        self._started_at = 0.0
+        self._pause_s = FIRST_PAUSE_S
+        self._due_at = 0.0
+
+    def look_after(self) -> None:
+        """Start it when it isn't running and its pause is over."""
+        now = time.monotonic()
+        if self._process is not None:
+            status = self._process.poll()
+            if status is None:
+                return
+            steady = now - self._started_at >= STEADY_AFTER_S
+            self._pause_s = FIRST_PAUSE_S if steady else min(2 * self._pause_s, LONGEST_PAUSE_S)
+            self._due_at = now + self._pause_s
+            self._process = None
+            log.warning("serve.part_ended", part=self.name, status=status, again_in_s=self._pause_s)
+        if now >= self._due_at:
+            self._started_at = now
+            self._process = subprocess.Popen(
+                self._command,
+                env={**os.environ, **self._variables},
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+                preexec_fn=end_with_parent,  # noqa: PLW1509  # this process has one thread
+            )
+
+    def stop(self) -> None:
+        """End it; kill it when it takes too long."""
+        if self._process is None:
+            return
+        self._process.terminate()
+        try:
+            self._process.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            log.warning("serve.part_killed", part=self.name)
+            self._process.kill()
+            self._process.wait()
+        self._process = None
+
+
+class Supervisor:
+    """Keeps an installation up."""
+
+    def __init__(self, installation: Installation) -> None:
+        self._installation = installation
+        self._told_to_stop = threading.Event()
+
+    def run(self) -> None:
+        """Start everything, and return when everything is stopped again (SIGINT, SIGTERM).
+
+        Raises errors.Unavailable (`DATABASE_NOT_STARTED`, `API_NOT_STARTED`) when it doesn't come up.
+        """
+        for signum in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(signum, lambda *_: self._told_to_stop.set())
+        self._installation.start()
+        parts: Sequence[Part] = ()
+        try:
+            parts = self._parts()
+            self._keep_up(parts)
+        finally:
+            for part in parts:
+                part.stop()
+            self._installation.stop()
+
+    def _parts(self) -> Sequence[Part]:
+        """The parts, in the order in which they are stopped."""
+        installation, config = self._installation, self._installation.config
+        installation.certificate()
+        parts = [Part("api", ["-m", "strongroom.cli", "serve-api"], to_variables(config))]
+        if config.environment is Environment.SANDBOX:
+            certificate = installation.simulator_certificate()
+            command = [
+                "-m", "strongroom.rails.simulator",
+                "--data", str(config.data_dir / "simulator"),
+                "--port", str(config.simulator_port),
+                "--certificate", str(certificate.chain),
+                "--key", str(certificate.key),
+                "--secret-file", str(installation.simulator_secret_file()),
+                "--callback-ca", str(installation.ca_file),
+            ]  # fmt: skip
+            parts.append(Part("simulator", command, {}))
+        return parts
+
+    def _keep_up(self, parts: Sequence[Part]) -> None:
+        deadline = time.monotonic() + START_TIMEOUT_S
+        announced = False
+        while not self._told_to_stop.is_set():
+            self._look_after_database()
+            for part in parts:
+                part.look_after()
+            if not announced:
+                announced = self._announce()
+                if not announced and time.monotonic() > deadline:
+                    raise Unavailable(
+                        Failure(
+                            "API_NOT_STARTED",
+                            "The API did not start within {seconds} seconds. What it said is above.",
+                            {"seconds": int(START_TIMEOUT_S)},
+                        )
+                    )
+            self._told_to_stop.wait(_LOOK_EVERY_S)
+
+    def _look_after_database(self) -> None:
+        server = self._installation.server
+        if server is None or server.alive:
+            return
+        log.warning("serve.database_ended")
+        try:
+            server.start()
+        except Unavailable as error:
+            log.error("serve.database_not_started", code=error.code, message=str(error))
+
+    def _announce(self) -> bool:
+        """Say where everything is, once the API accepts connections."""
+        config = self._installation.config
+        with socket.socket(socket.AF_INET6 if ":" in config.host else socket.AF_INET) as probe:
+            if probe.connect_ex((config.host, config.port)) != 0:
+                return False
+        host = f"[{config.host}]" if ":" in config.host else config.host
+        console = Console(highlight=False, soft_wrap=True)
+        console.print(f"API          https://{host}:{config.port}")
+        if config.certificate is None:
+            console.print(f"CA file      {self._installation.ca_file}", markup=False)
+        if config.environment is Environment.SANDBOX:
+            console.print(f"Simulator    https://127.0.0.1:{config.simulator_port}")
+        console.print(f"Data         {config.data_dir} ({config.environment.value})", markup=False)
+        sys.stdout.flush()
+        return True
+
+
+def choose_port(host: str, port: int) -> int:
+    """The port, or a free one for 0.
+
+    Raises errors.Unavailable (`PORT_IN_USE`) when somebody else listens there already: the web server shares its port
+    among its processes, so that two servers on one port would not notice each other.
+    """
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise Unavailable(
+                Failure(
+                    "PORT_IN_USE",
+                    "Can't listen on {host}:{port} ({reason}). Choose another with --port.",
+                    {"host": host, "port": port, "reason": error.strerror or type(error).__name__},
+                )
+            ) from error
+        return int(probe.getsockname()[1])

@@ -1,0 +1,40 @@
+"""Logs: structured, to standard error; lines for people on a terminal, JSON otherwise. No personal data, no secrets."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import signal
+import sys
+from typing import Final
+
+import structlog
+
+_SET_PARENT_DEATH_SIGNAL: Final = 1
+"""`PR_SET_PDEATHSIG` of prctl(2)."""
+
+
+def configure_logs(*, level: int = logging.INFO) -> None:
+    """Log from `level` up."""
+    for_people = sys.stderr.isatty()
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.dev.ConsoleRenderer() if for_people else structlog.processors.dict_tracebacks,
+            *([] if for_people else [structlog.processors.JSONRenderer()]),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+
+
+def end_with_parent() -> None:
+    """Have the kernel end this process when the one that started it dies, so that a killed supervisor leaves nobody.
+
+    Linux only; elsewhere a killed supervisor's children have to be ended by hand.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGTERM)

@@ -1,0 +1,125 @@
+"""Files that are cut off, altered or made to do harm: always one of our own errors, never anything else."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from strongroom.kernel.errors import StrongroomError
+from strongroom.rails.formats import camt, pain001, pain002
+from tests.rails.formats.samples import file_of, payment
+from tests.rails.formats.statements import detail, entry, notification, usual
+from tests.rails.formats.test_pain002 import batch, reason, report, status, transaction
+
+Reader = Callable[[bytes], object]
+
+READERS: dict[str, tuple[Reader, bytes]] = {
+    "pain.001": (pain001.read, pain001.write(file_of(payment(1), payment(2)))),
+    "pain.002": (
+        pain002.read,
+        report(status("PART"), batch("B-1", "PART", transaction("E-1", "RJCT", reason("AC04"))), version=10),
+    ),
+    "camt.053": (camt.read_statements, usual(8)),
+    "camt.054": (camt.read_notifications, notification(8, entry(8, "1.00", detail(8, "E-1", "1.00")))),
+}
+readers = pytest.mark.parametrize(("read", "document"), READERS.values(), ids=READERS.keys())
+
+
+@st.composite
+def mutations(draw: st.DrawFn) -> Callable[[bytes], bytes]:
+    """A few cuts, overwritten bytes, repeated pieces and swapped texts."""
+    edits = draw(
+        st.lists(
+            st.tuples(
+                st.sampled_from(["cut", "end", "write", "repeat", "text"]),
+                st.floats(0, 1, exclude_max=True),
+                st.integers(1, 300),
+                st.binary(min_size=1, max_size=8)
+                | st.sampled_from([b"<", b">", b"&", b"</", b"9" * 400, b"-", b"\xff"]),
+            ),
+            min_size=1,
+            max_size=4,
+        )
+    )
+
+    def apply(document: bytes) -> bytes:
+        for kind, where, length, piece in edits:
+            at = int(where * max(len(document), 1))
+            match kind:
+                case "cut":
+                    document = document[:at] + document[at + length :]
+                case "end":
+                    document = document[:at]
+                case "write":
+                    document = document[:at] + piece + document[at + len(piece) :]
+                case "repeat":
+                    document = document[: at + length] + document[at:]
+                case "text":
+                    start = document.find(b">", at) + 1
+                    end = document.find(b"<", start)
+                    document = document[:start] + piece + document[end:] if 0 < start <= end else document
+        return document
+
+    return apply
+
+
+@readers
+@settings(max_examples=300)
+@given(mutate=mutations())
+def test_altered_files_never_raise_anything_else(
+    read: Reader, document: bytes, mutate: Callable[[bytes], bytes]
+) -> None:
+    try:
+        assert read(mutate(document)) is not None
+    except StrongroomError as error:
+        assert error.code.isupper()
+        assert str(error)
+
+
+@readers
+@given(noise=st.binary(max_size=200))
+def test_noise_never_raises_anything_else(read: Reader, document: bytes, noise: bytes) -> None:
+    with pytest.raises(StrongroomError):
+        read(noise)
+
+
+@readers
+def test_the_untouched_file_is_read(read: Reader, document: bytes) -> None:
+    assert read(document)
+
+
+@readers
+def test_documents_with_a_document_type_are_refused(read: Reader, document: bytes, tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("swordfish")
+    body = document.split(b"?>", 1)[-1]
+    declarations = [
+        b"<!DOCTYPE Document>",
+        f'<!DOCTYPE Document [<!ENTITY x SYSTEM "{secret.as_uri()}">]>'.encode(),
+        b'<!DOCTYPE Document SYSTEM "http://localhost:1/x.dtd">',
+    ]
+    for declaration in declarations:
+        with pytest.raises(StrongroomError) as caught:
+            read(declaration + body.replace(b"<MsgId>", b"<MsgId>&x;", 1))
+        assert caught.value.code.endswith("_MALFORMED")
+        assert "swordfish" not in str(caught.value)
+        with pytest.raises(StrongroomError):
+            read((declaration + body).decode().encode("utf-16"))
+
+
+@readers
+def test_exploding_and_deep_documents_end_quickly(read: Reader, document: bytes) -> None:
+    laughs = b"".join(f'<!ENTITY l{n} "{f"&l{n - 1};" * 10 if n else "ha" * 50}">'.encode() for n in range(10))
+    name = document[document.index(b"<Document") :].split(b">")[0]
+    bomb = b"<!DOCTYPE Document [" + laughs + b"]>" + name + b">&l9;</Document>"
+    deep = name + b">" + b"<a>" * 100_000 + b"</a>" * 100_000 + b"</Document>"
+    began = time.process_time()
+    for harmful in (bomb, deep):
+        with pytest.raises(StrongroomError):
+            read(harmful)
+    assert time.process_time() - began < 5
