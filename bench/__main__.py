@@ -37,7 +37,8 @@ def main() -> int:
             Path(folder).chmod(0o711)
             found = take(plan, Path(folder), say=lambda text: console.print(f"  {text}", style="dim", highlight=False))
     except (BenchError, StrongroomError) as error:
-        Console(stderr=True).print(f"bench stopped: {error}", style="red", markup=False, highlight=False)
+        complaints = Console(stderr=True, highlight=False, soft_wrap=True)
+        complaints.print(f"bench stopped: {error}", style="red", markup=False)
         return 1
     print_rows(rows(found, plan), console)
     print_costs(found, console)

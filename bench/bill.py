@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
@@ -24,7 +23,7 @@ class Bill:
 
     def __init__(self, target: Target) -> None:
         self._target = target
-        self._spent: Counter[str] = Counter()
+        self._spent: dict[str, float] = {}
         self._busy_s = 0.0
 
     @contextmanager
@@ -34,11 +33,11 @@ class Bill:
         yield
         self._busy_s += _machine_busy_s() - busy_before
         for part, seconds in self._by_part().items():
-            self._spent[part] += seconds - before[part]
+            self._spent[part] = self._spent.get(part, 0.0) + seconds - before[part]
 
     def microseconds_each(self, count: int) -> Mapping[str, float]:
         """CPU microseconds for each of so many orders, by part."""
-        rest = max(0.0, self._busy_s - self._spent.total())
+        rest = max(0.0, self._busy_s - sum(self._spent.values()))
         return {part: seconds / count * 1e6 for part, seconds in {**self._spent, REST: rest}.items()}
 
     def _by_part(self) -> dict[str, float]:

@@ -16,7 +16,7 @@ import psutil
 from bench.failure import BenchError
 
 _START_TIMEOUT_S = 60.0
-_STOP_TIMEOUT_S = 20.0
+_STOP_TIMEOUT_S = 60.0
 _POLL_S = 0.05
 _LAST_WORDS = 3_000
 
@@ -89,4 +89,5 @@ def _end(child: subprocess.Popen[bytes], process: psutil.Process) -> None:
     for straggler in alive:
         with contextlib.suppress(psutil.NoSuchProcess):
             straggler.kill()
+    psutil.wait_procs(alive, timeout=_STOP_TIMEOUT_S)
     child.wait()

@@ -76,7 +76,8 @@ def start_strongroom(data: Path) -> Iterator[Target]:
 
         def parts() -> Mapping[str, Sequence[psutil.Process]]:
             family = family_of(process)
-            apis = [member for root in family if "serve-api" in root.cmdline() for member in family_of(root)]
+            # The workers are forks of the process that was started as `serve-api`, and look like it.
+            apis = [member for member in family if "serve-api" in member.cmdline()]
             others = [member for member in family if member not in apis]
             return {"api": apis, "database": database_processes(data / "database" / "data"), "others": others}
 

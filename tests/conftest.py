@@ -8,6 +8,8 @@ from typing import TypeVar
 import pytest
 from hypothesis import settings
 
+pytest_plugins = ["tests.fixtures.platform"]
+
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 
 # The speed of the machine is not what properties are about.

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from strongroom.api import Services, build_asgi
+from strongroom.api.orders import OrderWriter
 from strongroom.api.surface import Surface
 from strongroom.api.table import ROUTES
 from strongroom.database import Databases, EmbeddedServer
@@ -174,7 +175,11 @@ class App:
     @cached_property
     def surface(self) -> Surface:
         """The API, as an ASGI application."""
-        parts: Mapping[type, Any] = {Tokens: self.tokens, MasterKey: self.keyring.master}
+        parts: Mapping[type, Any] = {
+            Tokens: self.tokens,
+            MasterKey: self.keyring.master,
+            OrderWriter: OrderWriter(self.databases),
+        }
         services = Services(
             config=self.config, clock=self.clock, databases=self.databases, tokens=self.tokens, parts=parts
         )

@@ -340,7 +340,6 @@ async def test_waiting_for_a_connection_that_does_not_become_free(tls: ssl.SSLCo
         )
     assert isinstance(first, NoAnswer)
     assert isinstance(second, NotSent)
-    assert second.code == "OUTBOUND_BUSY"
     assert len(server.requests) == 1
 
 
@@ -506,23 +505,25 @@ async def test_a_kept_connection_that_was_closed_meanwhile_is_replaced_before_an
         assert server.connections == 3
 
 
-@pytest.mark.parametrize("pause_s", [0.0, 0.05])
+@pytest.mark.parametrize("is_at_once", [True, False])
 async def test_an_answer_nobody_asked_for_is_not_taken_for_the_next_one(
-    tls: ssl.SSLContext, trust: Path, pause_s: float
+    tls: ssl.SSLContext, trust: Path, is_at_once: bool
 ) -> None:
     """An answer smuggled behind another would be read as "paid" by the request that comes next."""
+    extra = OK.replace(b"ok", b"no")
 
     async def script(peer: Peer) -> None:
         while request := await peer.request():
-            await peer.say(OK.replace(b"ok", request[-2:]))
-            await asyncio.sleep(pause_s)
-            await peer.say(OK.replace(b"ok", b"no"))
+            answer = OK.replace(b"ok", request[-2:])
+            await peer.say(answer + extra if is_at_once else answer)
+            await asyncio.sleep(0.05)
+            await peer.say(extra)
 
     async with scripted(script, tls) as server, client(server.port, trust) as outbound:
         for body in (b"m1", b"m2", b"m3"):
             answer = await outbound.request("POST", f"https://localhost:{server.port}/", body=body)
             assert answer.body == body
-            await asyncio.sleep(2 * pause_s)
+            await asyncio.sleep(0 if is_at_once else 0.15)
 
 
 async def test_a_broken_request_leaves_nothing_behind_for_the_next(tls: ssl.SSLContext, trust: Path) -> None:

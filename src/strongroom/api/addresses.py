@@ -37,7 +37,7 @@ class AddressRequest(msgspec.Struct, rename="camel"):
 
 
 def read_address(collector: Collector, source: Object, field: str, code: str) -> Address | None:
-    """The address in a field, or None when it is left out. The codes of its lines are their own (`STREET_ADDRESS_…`)."""
+    """The address in a field, or None when it is left out; its lines have codes of their own (`STREET_ADDRESS_…`)."""
 
     def read(lines: Object) -> Address:
         return Address(

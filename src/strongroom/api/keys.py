@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 import msgspec
 
@@ -123,11 +123,9 @@ def _routes(path: str, tag: str, access: Access, reads: Permission, writes: Perm
     """The five routes of one kind of keys. Where the path names a tenant, its account asks."""
     listed = AccountKeysBody if path.startswith("/v1/account/") else TenantKeysBody
     named = "{tenantId}" in path
-    whose = "account's" if listed is AccountKeysBody else "tenant's"
+    whose = "account" if listed is AccountKeysBody else "tenant"
 
-    def route(
-        method: str, path: str, summary: str, handler: OperationHandler, reply: tuple[int, type | None], changes: bool
-    ) -> Route:
+    def route(method: str, path: str, summary: str, *, handler: OperationHandler, replies: Mapping[int, Any]) -> Route:
         async def call_in_tenant(call: Call) -> Reply:
             return await in_named_tenant(call, handler)
 
@@ -137,20 +135,20 @@ def _routes(path: str, tag: str, access: Access, reads: Permission, writes: Perm
             summary=summary,
             tag=tag,
             access=access,
-            permission=writes if changes else reads,
+            permission=reads if method == "GET" else writes,
             operation=None if named else handler,
             call=call_in_tenant if named else None,
             request=KeyRequest if method in {"POST", "PUT"} else None,
-            replies=dict([reply]),
+            replies=replies,
         )
 
     one = f"{path}/{{publicKey}}"
     return (
-        route("GET", path, f"The {whose} keys", _list, (200, listed), changes=False),
-        route("POST", path, f"Make a key of the {whose}", _create, (201, NewKeyBody), changes=True),
-        route("GET", one, f"One of the {whose} keys", _get, (200, KeyBody), changes=False),
-        route("PUT", one, "Change a key's name and roles", _put, (204, None), changes=True),
-        route("DELETE", one, "Block a key at once", _delete, (204, None), changes=True),
+        route("GET", path, f"The {whose}'s keys", handler=_list, replies={200: listed}),
+        route("POST", path, f"Make a key of the {whose}", handler=_create, replies={201: NewKeyBody}),
+        route("GET", one, f"One of the {whose}'s keys", handler=_get, replies={200: KeyBody}),
+        route("PUT", one, "Change a key's name and roles", handler=_put, replies={204: None}),
+        route("DELETE", one, "Block a key at once", handler=_delete, replies={204: None}),
     )
 
 

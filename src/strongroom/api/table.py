@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from strongroom.api import accounts, keys, sign_in, tenants
+from strongroom.api import accounts, bulk, customer_vault, keys, marketplace, orders, schemes, sign_in, tenants
 from strongroom.api.routing import Route
 
 ROUTES: Final[Sequence[Route]] = (
+    *bulk.ROUTES,
+    *orders.ROUTES,
     *sign_in.ROUTES,
+    *customer_vault.ROUTES,
+    *marketplace.ROUTES,
+    *schemes.ROUTES,
     *tenants.ROUTES,
     *keys.ROUTES,
     *accounts.ROUTES,

@@ -8,16 +8,16 @@ and codes: nothing that describes a payment or a person.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
+
+import msgspec
 
 from strongroom.database import Operation, pack_texts
 
 Outcome = Literal["done", "refused"]
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(msgspec.Struct, frozen=True, gc=False):
     """What happened. `action` is `noun.verb`; `detail` is a short code or list of names, never a value."""
 
     action: str
@@ -26,6 +26,27 @@ class Entry:
     outcome: Outcome = "done"
     detail: str = ""
     correlation_id: str = ""
+
+
+INSERT_ENTRIES: Final = """
+    insert into audit_entries (at, account_id, tenant_id, actor_kind, actor_id,
+                               action, subject_kind, subject_id, outcome, detail, correlation_id)
+    select %(now)s, %(account)s, %(audit_tenant)s, %(actor_kind)s, %(actor_id)s,
+           action, subject_kind, subject_id, outcome, detail, correlation_id
+"""
+"""Begins a statement that writes entries, for statements that write other things too: append `from …` with those six
+columns, and add `parameters_of` to the statement's parameters."""
+
+
+def parameters_of(op: Operation) -> dict[str, object]:
+    """The parameters of INSERT_ENTRIES."""
+    return {
+        "now": op.now,
+        "account": op.account_id,
+        "audit_tenant": op.tenant_id,
+        "actor_kind": op.actor.kind.value,
+        "actor_id": str(op.actor.key_id or op.actor.name),
+    }
 
 
 async def record(
@@ -39,22 +60,20 @@ async def record_many(op: Operation, entries: Sequence[Entry]) -> None:
     """Add entries to the record, in this operation, in order."""
     if not entries:
         return
-    await op.run(
-        """
-        insert into audit_entries (at, account_id, tenant_id, actor_kind, actor_id,
-                                   action, subject_kind, subject_id, outcome, detail, correlation_id)
-        select %s, %s, %s, %s, %s, a, k, s, o, d, c
-        from unnest(%s, %s, %s, %s, %s, %s) as t(a, k, s, o, d, c)
+    await op.rows_named(
+        f"""
+        with written as ({INSERT_ENTRIES}
+            from unnest(%(actions)s, %(kinds)s, %(subjects)s, %(outcomes)s, %(details)s, %(correlations)s)
+                 as t(action, subject_kind, subject_id, outcome, detail, correlation_id))
+        select 1
         """,
-        op.now,
-        op.account_id,
-        op.tenant_id,
-        op.actor.kind.value,
-        str(op.actor.key_id or op.actor.name),
-        pack_texts([entry.action for entry in entries]),
-        pack_texts([entry.subject_kind for entry in entries]),
-        pack_texts([entry.subject_id for entry in entries]),
-        pack_texts([entry.outcome for entry in entries]),
-        pack_texts([entry.detail for entry in entries]),
-        pack_texts([entry.correlation_id for entry in entries]),
+        {
+            **parameters_of(op),
+            "actions": pack_texts([entry.action for entry in entries]),
+            "kinds": pack_texts([entry.subject_kind for entry in entries]),
+            "subjects": pack_texts([entry.subject_id for entry in entries]),
+            "outcomes": pack_texts([entry.outcome for entry in entries]),
+            "details": pack_texts([entry.detail for entry in entries]),
+            "correlations": pack_texts([entry.correlation_id for entry in entries]),
+        },
     )

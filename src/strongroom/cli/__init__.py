@@ -7,6 +7,7 @@ Commands import what they need when they run, so that `--help` is quick. Whateve
 from __future__ import annotations
 
 import sys
+import warnings
 
 import typer
 
@@ -30,6 +31,8 @@ def main() -> None:
 
     from strongroom.kernel.errors import StrongroomError
 
+    # The package with the database's programs asks for a runtime directory that we don't use.
+    warnings.filterwarnings("ignore", message="XDG_RUNTIME_DIR is not set")
     try:
         app()
     except StrongroomError as error:

@@ -19,6 +19,7 @@ def accounts() -> None:
 
 @app.command("create")
 def create(
+    *,
     name: Annotated[str, typer.Option("--name", help="The company's name.")],
     region: Annotated[str | None, typer.Option("--region", help="Home region. [default: the first one]")] = None,
     approval: Annotated[

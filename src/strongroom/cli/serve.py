@@ -12,6 +12,7 @@ from strongroom.kernel.config import Environment
 
 
 def serve(
+    *,
     data_dir: DataDir = None,
     environment: EnvironmentOption = Environment.SANDBOX,
     host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",

@@ -43,7 +43,7 @@ class Part:
         self._variables = variables
         self._process: subprocess.Popen[bytes] | None = None
         self._started_at = 0.0
-        self._pause_s = FIRST_PAUSE_S
+        self._next_pause_s = FIRST_PAUSE_S
         self._due_at = 0.0
 
     def look_after(self) -> None:
@@ -54,10 +54,11 @@ class Part:
             if status is None:
                 return
             steady = now - self._started_at >= STEADY_AFTER_S
-            self._pause_s = FIRST_PAUSE_S if steady else min(2 * self._pause_s, LONGEST_PAUSE_S)
-            self._due_at = now + self._pause_s
+            pause_s = FIRST_PAUSE_S if steady else self._next_pause_s
+            self._next_pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+            self._due_at = now + pause_s
             self._process = None
-            log.warning("serve.part_ended", part=self.name, status=status, again_in_s=self._pause_s)
+            log.warning("serve.part_ended", part=self.name, status=status, again_in_s=pause_s)
         if now >= self._due_at:
             self._started_at = now
             self._process = subprocess.Popen(
@@ -152,7 +153,7 @@ class Supervisor:
         try:
             server.start()
         except Unavailable as error:
-            log.error("serve.database_not_started", code=error.code, message=str(error))
+            log.warning("serve.database_not_started", code=error.code, message=str(error))
 
     def _announce(self) -> bool:
         """Say where everything is, once the API accepts connections."""

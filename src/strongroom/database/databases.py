@@ -83,7 +83,7 @@ def provision(admin_url: Secret[str], regions: Sequence[str], app_password: Secr
         with connection.transaction():
             connection.execute("select pg_advisory_xact_lock(7305808869231650927)")
             exists = connection.execute("select from pg_roles where rolname = %s", (APP_ROLE,)).fetchone()
-            verb = sql.SQL("alter" if exists else "create")
+            verb = sql.SQL("alter" if exists is not None else "create")
             attributes = "login nosuperuser nobypassrls nocreatedb nocreaterole noinherit noreplication password"
             connection.execute(
                 sql.SQL("{} role {} " + attributes + " {}").format(
@@ -185,32 +185,26 @@ class Databases:
             async with self._pools[region].connection() as connection:
                 committing = False
                 try:
-                    async with connection.transaction():
-                        cursor = await connection.execute(
-                            "select begin_operation(%s, %s, %s)", (account, tenant, key), binary=True
-                        )
-                        _check_verdict(await cursor.fetchone())
-                        yield Operation(
-                            actor=actor,
-                            account_id=account,
-                            tenant_id=tenant,
-                            region=region,
-                            environment=self.environment,
-                            now=self.clock.now(),
-                            correlation_id=correlation_id,
-                            connection=connection,
-                            cipher=await self._ciphers(connection, tenant or account or UUID(int=0)),
-                        )
-                        committing = True
-                except psycopg.OperationalError as error:
-                    if committing:
-                        raise Unavailable(
-                            Failure(
-                                "OUTCOME_UNKNOWN",
-                                "The database was lost while the change was being committed; it may or may not have been "
-                                "made. Send the request again with the same Idempotency-Key, or read the resource.",
-                            )
-                        ) from error
+                    await _begin(connection, account, tenant, key)
+                    yield Operation(
+                        actor=actor,
+                        account_id=account,
+                        tenant_id=tenant,
+                        region=region,
+                        environment=self.environment,
+                        now=self.clock.now(),
+                        correlation_id=correlation_id,
+                        connection=connection,
+                        cipher=await self._ciphers(connection, tenant or account or UUID(int=0)),
+                    )
+                    committing = True
+                    await connection.execute(b"commit")
+                except BaseException as error:
+                    if committing and isinstance(error, psycopg.OperationalError):
+                        raise _unknown() from error
+                    # On a lost connection there is nothing to roll back, and the error that lost it is the one to tell.
+                    with contextlib.suppress(psycopg.Error):
+                        await connection.rollback()
                     raise
 
     async def locate_tenant(self, tenant: TenantId) -> tuple[AccountId, str]:
@@ -272,6 +266,24 @@ def _revoked() -> Unauthenticated:
             "TOKEN_REVOKED", "The API key that this token was made with has been deleted. Sign in with another key."
         )
     )
+
+
+def _unknown() -> Unavailable:
+    return Unavailable(
+        Failure(
+            "OUTCOME_UNKNOWN",
+            "The database was lost while the change was being committed; it may or may not have been made. Send the "
+            "request again with the same Idempotency-Key, or read the resource.",
+        )
+    )
+
+
+async def _begin(connection: Connection, account: UUID | None, tenant: UUID | None, key: UUID | None) -> None:
+    """Begin a transaction and say whose it is, in one exchange (the simple protocol takes several statements)."""
+    arguments = ", ".join("null" if value is None else f"'{value}'" for value in (account, tenant, key))
+    cursor = await connection.execute(f"begin; select begin_operation({arguments})".encode())
+    cursor.nextset()
+    _check_verdict(await cursor.fetchone())
 
 
 def _check_verdict(row: tuple[Any, ...] | None) -> None:

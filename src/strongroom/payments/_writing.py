@@ -11,6 +11,7 @@ from typing import Final
 
 import msgspec
 
+from strongroom.audit import INSERT_ENTRIES, parameters_of
 from strongroom.database import Operation, pack_bytes, pack_dates, pack_texts, pack_uuids
 from strongroom.kernel.errors import Failure, Invalid
 from strongroom.payments.contents import Defaults, InstructionContent, NewInstruction, encode, instruction_id_of
@@ -175,8 +176,9 @@ _INSERT_INSTRUCTIONS: Final = """
     customers_in as (
         insert into customers (tenant_id, customer_id, status, sealed, created_at, updated_at)
         select %(tenant)s, c.id, 'ACTIVE', c.sealed, %(now)s, %(now)s
-        from (select distinct on (id) id, sealed from unnest(%(customer_order)s, %(customer)s, %(customer_sealed)s)
-                  as t(order_id, id, sealed) {only_new} order by id) as c
+        from unnest(%(customer_order)s, %(customer)s, %(customer_sealed)s) as c(order_id, id, sealed) {only_new}
+        where not exists (select from customers where tenant_id = %(tenant)s and customer_id = c.id)
+        order by c.id
         on conflict do nothing
     ),
     instructions_in as (
@@ -191,30 +193,42 @@ _INSERT_INSTRUCTIONS: Final = """
              as t(order_id, instruction_id, customer_id, direction, currency, country, status, settled_by, scheme_id,
                   scheme_source, instrument_id, instrument_source, sealed) {only_new}
         on conflict do nothing
-        returning order_id, instruction_id, status, settled_by
+        returning instruction_id, status, settled_by
     ),
     due_in as (
         insert into due_work (tenant_id, due_on)
-        select distinct %(tenant)s::uuid, settled_by - 1 from instructions_in where status = 'READY'
+        select %(tenant)s, due_on
+        from (select distinct settled_by - 1 as due_on from instructions_in where status = 'READY') as due
+        where not exists (select from due_work where tenant_id = %(tenant)s and due_work.due_on = due.due_on)
         on conflict do nothing
     )
 """
 _INSERT_ORDERS: Final = f"""
-with orders_in as (
+with wanted as (
+    select * from unnest(%(order)s, %(order_sealed)s, %(order_detail)s, %(order_correlation)s)
+        as t(order_id, sealed, detail, correlation_id)
+),
+orders_in as (
     insert into orders (tenant_id, order_id, sealed, created_at, updated_at)
-    select %(tenant)s, id, sealed, %(now)s, %(now)s from unnest(%(order)s, %(order_sealed)s) as t(id, sealed) order by id
+    select %(tenant)s, order_id, sealed, %(now)s, %(now)s from wanted order by order_id
     on conflict do nothing
     returning order_id
 ),
 {_INSERT_INSTRUCTIONS.format(only_new="join orders_in using (order_id)")},
 defaults_in as (
-    insert into order_customer_defaults (tenant_id, order_id, customer_id, financial_instrument_id, scheme_id, sealed, updated_at)
+    insert into order_customer_defaults (tenant_id, order_id, customer_id, financial_instrument_id, scheme_id, sealed,
+                                         updated_at)
     select %(tenant)s, order_id, customer_id, instrument_id, scheme_id, sealed, %(now)s
     from unnest(%(d_order)s, %(d_customer)s, %(d_instrument)s, %(d_scheme)s, %(d_sealed)s)
          as t(order_id, customer_id, instrument_id, scheme_id, sealed) join orders_in using (order_id)
+),
+audit_in as ({INSERT_ENTRIES}
+    from (select 'order.create' as action, 'order' as subject_kind, replace(order_id::text, '-', '') as subject_id,
+                 'done' as outcome, detail, correlation_id
+          from wanted join orders_in using (order_id)) as entries
 )
-select order_id from orders_in
-"""
+select order_id from wanted where not exists (select from orders_in where orders_in.order_id = wanted.order_id)
+"""  # noqa: S608  # put together from constants
 _ADD_INSTRUCTIONS: Final = f"""
 with orders_in as (
     insert into orders (tenant_id, order_id, sealed, created_at, updated_at)
@@ -223,7 +237,16 @@ with orders_in as (
 ),
 {_INSERT_INSTRUCTIONS.format(only_new="")}
 select instruction_id from instructions_in
-"""
+"""  # noqa: S608  # put together from constants
+
+
+class OrderRow(msgspec.Struct, gc=False):
+    """A row of `orders` to be written, with what the record says about it."""
+
+    order_id: bytes
+    sealed: bytes
+    detail: str
+    correlation_id: str
 
 
 class DefaultsRow(msgspec.Struct, gc=False):
@@ -239,19 +262,22 @@ class DefaultsRow(msgspec.Struct, gc=False):
 
 async def insert_orders(
     op: Operation,
-    orders: Sequence[tuple[bytes, bytes]],
+    orders: Sequence[OrderRow],
     rows: Sequence[InstructionRow],
     defaults: Sequence[DefaultsRow],
     customers: Mapping[bytes, tuple[bytes, str]],
 ) -> set[bytes]:
-    """Write orders `(id, sealed)` with all that belongs to them; returns the ids of those that weren't there before.
+    """Write orders with all that belongs to them, and their audit entries; returns the ids that were taken already.
 
     `customers`: customer id → (the order that brings it, its reference). Nothing of an order that exists is written.
     """
     parameters = {
         **_instruction_parameters(op, rows, customers),
-        "order": pack_uuids([order_id for order_id, _ in orders]),
-        "order_sealed": pack_bytes([sealed for _, sealed in orders]),
+        **parameters_of(op),
+        "order": pack_uuids([order.order_id for order in orders]),
+        "order_sealed": pack_bytes([order.sealed for order in orders]),
+        "order_detail": pack_texts([order.detail for order in orders]),
+        "order_correlation": pack_texts([order.correlation_id for order in orders]),
         "d_order": pack_uuids([row.order_id for row in defaults]),
         "d_customer": pack_uuids([row.customer_id for row in defaults]),
         "d_instrument": pack_uuids([row.financial_instrument_id for row in defaults]),

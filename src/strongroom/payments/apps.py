@@ -17,6 +17,7 @@ import msgspec
 from strongroom.access import Permission, require
 from strongroom.audit import record
 from strongroom.database import Operation
+from strongroom.database.operation import Row
 from strongroom.kernel.errors import AlreadyExists, Conflict, Failure, Invalid, NotFound
 from strongroom.kernel.ids import AppId
 from strongroom.rails import marketplace
@@ -163,10 +164,19 @@ async def get_settings(op: Operation, app_id: str) -> Mapping[str, str]:
     Raises errors.NotFound (`APP_NOT_INSTALLED`).
     """
     require(op, Permission.APPS_WRITE)
-    row = await op.row("select sealed from installed_apps where tenant_id = %s and app_id = %s", op.tenant, app_id)
-    if row is None:
-        raise _not_installed(app_id)
-    return _open(op, app_id, row[0])
+    _, sealed, _, _ = await _select(op, app_id)
+    return _open(op, app_id, sealed)
+
+
+async def find_paying_accounts(op: Operation) -> frozenset[str]:
+    """The IBANs that the tenant pays from by file, as configured now; compact and in upper case."""
+    require(op, Permission.TRANSACTIONS_READ)
+    rows = await op.rows("select app_id, sealed from installed_apps where tenant_id = %s", op.tenant)
+    return frozenset(
+        profile.parse(settings).account.iban
+        for app_id, sealed in rows
+        if marketplace.get_app(app_id).is_file_rail and (settings := _open(op, app_id, sealed))
+    )
 
 
 async def lock_configuration(op: Operation) -> None:
@@ -178,7 +188,11 @@ async def lock_configuration(op: Operation) -> None:
 
 
 async def _get(op: Operation, app_id: str) -> InstalledApp:
-    # A text with a NUL in it can't even be asked for; what is not in the catalogue can't be installed.
+    return _read(op, *await _select(op, app_id))
+
+
+async def _select(op: Operation, app_id: str) -> Row:
+    # What is not in the catalogue can't be installed, and some texts (with a NUL) can't even be asked for.
     row = None
     if marketplace.find_app(app_id) is not None:
         row = await op.row(
@@ -188,7 +202,7 @@ async def _get(op: Operation, app_id: str) -> InstalledApp:
         )
     if row is None:
         raise _not_installed(app_id)
-    return _read(op, *row)
+    return row
 
 
 def _read(op: Operation, app_id: str, sealed: bytes, installed_at: datetime, updated_at: datetime) -> InstalledApp:

@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Final
 
 from strongroom.access import Permission, require
-from strongroom.audit import Entry, record, record_many
+from strongroom.audit import record
 from strongroom.database import Operation
 from strongroom.kernel.errors import AlreadyExists, Failure, Invalid, NotFound, StrongroomError
 from strongroom.payments import _writing
@@ -70,7 +70,7 @@ async def create_orders(
     )
     verdicts: list[NewOrder | StrongroomError] = []
     ids: list[bytes] = []
-    to_write: list[tuple[bytes, bytes]] = []
+    to_write: list[_writing.OrderRow] = []
     rows: list[_writing.InstructionRow] = []
     defaults_rows: list[_writing.DefaultsRow] = []
     customers: dict[bytes, tuple[bytes, str]] = {}
@@ -87,8 +87,9 @@ async def create_orders(
             verdicts.append(error)
             continue
         taken.add(order_id)
-        content = OrderContent(order.ref, order.metadata)
-        to_write.append((order_id, op.cipher.seal("orders", "sealed", order_id, encode(content))))
+        sealed = op.cipher.seal("orders", "sealed", order_id, encode(OrderContent(order.ref, order.metadata)))
+        detail = f"instructions={len(order.instructions)}"
+        to_write.append(_writing.OrderRow(order_id, sealed, detail, correlation_ids[len(verdicts)]))
         rows += prepared
         defaults_rows += prepared_defaults
         for row, instruction in zip(prepared, order.instructions, strict=True):
@@ -98,18 +99,11 @@ async def create_orders(
         verdicts.append(order)
     if not to_write:
         return verdicts
-    new = await _writing.insert_orders(op, to_write, rows, defaults_rows, customers)
-    entries = []
-    for position, verdict in enumerate(verdicts):
-        if isinstance(verdict, StrongroomError):
-            continue
-        order_id = ids[position]
-        if order_id in new:
-            detail = f"instructions={len(verdict.instructions)}"
-            entries.append(Entry("order.create", "order", order_id.hex(), "done", detail, correlation_ids[position]))
-        else:
-            verdicts[position] = already_exists(verdict.ref)
-    await record_many(op, entries)
+    existing = await _writing.insert_orders(op, to_write, rows, defaults_rows, customers)
+    if existing:
+        for position, verdict in enumerate(verdicts):
+            if ids[position] in existing and not isinstance(verdict, StrongroomError):
+                verdicts[position] = already_exists(verdict.ref)
     return verdicts
 
 

@@ -156,10 +156,11 @@ def _judge_rule(scheme: PublishedScheme, rule: Rule, direction: str, country: st
         return "CURRENCY_NOT_IN_RULE", f"The rule takes {_listed(rule.currencies)}, not {money.currency}."
     if rule.countries and country not in rule.countries:
         return "COUNTRY_NOT_IN_RULE", f"The rule takes {_listed(rule.countries)}, not {country}."
-    if rule.low is not None and money.decimal < rule.low:
-        return "AMOUNT_BELOW_RULE", f"The rule takes amounts from {rule.low:f}; {money.decimal:f} is less."
-    if rule.high is not None and money.decimal > rule.high:
-        return "AMOUNT_ABOVE_RULE", f"The rule takes amounts up to {rule.high:f}; {money.decimal:f} is more."
+    value = money.decimal
+    if rule.low is not None and value < rule.low:
+        return "AMOUNT_BELOW_RULE", f"The rule takes amounts from {rule.low:f}; {value:f} is less."
+    if rule.high is not None and value > rule.high:
+        return "AMOUNT_ABOVE_RULE", f"The rule takes amounts up to {rule.high:f}; {value:f} is more."
     return "MATCHES", "The first rule that takes this currency, country and amount."
 
 

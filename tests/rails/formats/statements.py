@@ -35,8 +35,8 @@ def detail(
     bic = "BIC" if version == 2 else "BICFI"
     agent = f"<RltdAgts><{theirs}Agt><FinInstnId><{bic}>ABNANL2A</{bic}></FinInstnId></{theirs}Agt></RltdAgts>"
     back = f"<RtrInf><Rsn><Cd>{returned}</Cd></Rsn><AddtlInf>closed</AddtlInf></RtrInf>" if returned else ""
-    return f"""<TxDtls><Refs><MsgId>MSG-1</MsgId><AcctSvcrRef>BANK-{end_to_end_id}</AcctSvcrRef><PmtInfId>MSG-1001</PmtInfId>
-      <InstrId>I-{end_to_end_id}</InstrId><EndToEndId>{end_to_end_id}</EndToEndId></Refs>{money}
+    return f"""<TxDtls><Refs><MsgId>MSG-1</MsgId><AcctSvcrRef>BANK-{end_to_end_id}</AcctSvcrRef>
+      <PmtInfId>MSG-1001</PmtInfId><InstrId>I-{end_to_end_id}</InstrId><EndToEndId>{end_to_end_id}</EndToEndId></Refs>{money}
       <RltdPties>{named}</RltdPties>{agent}<RmtInf><Ustrd>Claim</Ustrd><Ustrd>4711</Ustrd></RmtInf>{back}</TxDtls>"""
 
 
@@ -53,9 +53,9 @@ def entry(
     undoes = f"<RvslInd>{reversal}</RvslInd>" if reversal else ""
     dates = dates or "<BookgDt><Dt>2026-11-20</Dt></BookgDt><ValDt><DtTm>2026-11-21T00:00:00+01:00</DtTm></ValDt>"
     inside = f"<NtryDtls>{''.join(details)}</NtryDtls>" if details else ""
-    return f"""<Ntry><NtryRef>N-1</NtryRef>{amount(value)}<CdtDbtInd>{"CRDT" if credit else "DBIT"}</CdtDbtInd>{undoes}{said}{dates}
-      <AcctSvcrRef>BANK-1</AcctSvcrRef><BkTxCd><Domn><Cd>PMNT</Cd><Fmly><Cd>ICDT</Cd><SubFmlyCd>ESCT</SubFmlyCd></Fmly></Domn>
-      </BkTxCd>{inside}<AddtlNtryInf>SEPA</AddtlNtryInf></Ntry>"""
+    return f"""<Ntry><NtryRef>N-1</NtryRef>{amount(value)}<CdtDbtInd>{"CRDT" if credit else "DBIT"}</CdtDbtInd>
+      {undoes}{said}{dates}<AcctSvcrRef>BANK-1</AcctSvcrRef>
+      <BkTxCd><Domn><Cd>PMNT</Cd><Fmly><Cd>ICDT</Cd><SubFmlyCd>ESCT</SubFmlyCd></Fmly></Domn></BkTxCd>{inside}<AddtlNtryInf>SEPA</AddtlNtryInf></Ntry>"""
 
 
 def balance(code: str, value: str, *, credit: bool = True) -> str:

@@ -12,7 +12,7 @@ from strongroom.rails.formats.pain001 import InitiatedPayment
 from tests.rails.formats.published import PAIN001_03, judge
 from tests.rails.formats.samples import file_of, payment
 
-VERSION_03 = """<?xml version="1.0" encoding="UTF-8"?>
+VERSION_03 = b"""<?xml version="1.0" encoding="UTF-8"?>
 <Document xmlns="urn:iso:std:iso:20022:tech:xsd:pain.001.001.03">
  <CstmrCdtTrfInitn>
   <GrpHdr><MsgId>OLD-1</MsgId><CreDtTm>2026-11-20T08:00:00+01:00</CreDtTm><NbOfTxs>2</NbOfTxs>
@@ -22,7 +22,8 @@ VERSION_03 = """<?xml version="1.0" encoding="UTF-8"?>
    <DbtrAgt><FinInstnId><BIC>BYLADEM1001</BIC></FinInstnId></DbtrAgt>
    <CdtTrfTxInf><PmtId><InstrId>I-1</InstrId><EndToEndId>E-1</EndToEndId></PmtId>
     <Amt><InstdAmt Ccy="EUR">10.5</InstdAmt></Amt>
-    <Cdtr><Nm>Ada</Nm><PstlAdr><Ctry>NL</Ctry><AdrLine>Oudegracht 12</AdrLine><AdrLine>Utrecht</AdrLine></PstlAdr></Cdtr>
+    <Cdtr><Nm>Ada</Nm>
+     <PstlAdr><Ctry>NL</Ctry><AdrLine>Oudegracht 12</AdrLine><AdrLine>Utrecht</AdrLine></PstlAdr></Cdtr>
     <CdtrAcct><Id><IBAN>NL91ABNA0417164300</IBAN></Id></CdtrAcct>
     <RmtInf><Ustrd>one</Ustrd><Ustrd>two</Ustrd></RmtInf></CdtTrfTxInf>
    <CdtTrfTxInf><PmtId><EndToEndId>E-2</EndToEndId></PmtId><Amt><InstdAmt Ccy="EUR">20</InstdAmt></Amt>
@@ -31,7 +32,7 @@ VERSION_03 = """<?xml version="1.0" encoding="UTF-8"?>
     <RmtInf><Strd><CdtrRefInf><Ref>RF18539007547034</Ref></CdtrRefInf></Strd></RmtInf></CdtTrfTxInf>
   </PmtInf>
  </CstmrCdtTrfInitn>
-</Document>""".encode()
+</Document>"""
 
 
 def refusal(document: bytes) -> StrongroomError:

@@ -84,6 +84,14 @@ class EntryDetail:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BookedBatch:
+    """A batch of a payment file that an entry books as one; ids as the file had them, empty where there is none."""
+
+    message_id: str = ""
+    batch_id: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
     """One line of a statement or notification. `money` is positive and goes the way of `is_credit`."""
 
@@ -99,6 +107,7 @@ class Entry:
     """`DOMAIN/FAMILY/SUBFAMILY` of ISO's external code set (such as `PMNT/ICDT/ESCT`), else the bank's own code."""
     additional_information: str = ""
     details: tuple[EntryDetail, ...] = ()
+    batches: tuple[BookedBatch, ...] = ()
 
     @property
     def signed(self) -> Money:
@@ -301,6 +310,10 @@ def _read_entry(reading: Reading, element: etree._Element, account: BankAccount)
         bank_transaction_code=_read_code(element),
         additional_information=text(element, "AddtlNtryInf"),
         details=details,
+        batches=tuple(
+            BookedBatch(message_id=text(batch, "MsgId"), batch_id=text(batch, "PmtInfId"))
+            for batch in element.iterfind("NtryDtls/Btch")
+        ),
     )
     _check_details(entry)
     return entry

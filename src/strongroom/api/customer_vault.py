@@ -1,0 +1,230 @@
+"""The customer vault: what a tenant keeps about its customers, shown through masks only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from strongroom.access import Permission
+from strongroom.api.addresses import AddressRequest
+from strongroom.api.order_bodies import MetadataBody, check_ref, read_metadata
+from strongroom.api.reading import Object, read_object
+from strongroom.api.routing import Access, Call, Reply, Route, wire_name
+from strongroom.database import Operation
+from strongroom.kernel.clock import epoch_ms
+from strongroom.kernel.errors import Failure, Invalid
+from strongroom.payments import customers, instruments
+from strongroom.payments.instruments import BANK_ACCOUNT, Instrument, NewBankAccount, check_bank_account
+
+_CUSTOMER: Final = "/v1/customer-vault/{customerRef}"
+_INSTRUMENTS: Final = _CUSTOMER + "/financial-instrument"
+_MULTIPLE: Final = "MULTIPLE"
+
+
+class Link(msgspec.Struct, omit_defaults=True):
+    """A HAL link."""
+
+    href: str
+    name: str = ""
+
+
+class CustomerLinks(msgspec.Struct, rename="camel"):
+    """A customer's links."""
+
+    self: Link
+    financial_instruments: list[Link]
+
+
+class SelfLink(msgspec.Struct):
+    """A link to the thing itself."""
+
+    self: Link
+
+
+class CapabilitiesBody(msgspec.Struct, rename="camel"):
+    """What a financial instrument can be used for."""
+
+    value_type: str
+    usage_type: str
+    can_credit: bool
+    can_debit: bool
+
+
+class AgreementBody(msgspec.Struct, rename="camel"):
+    """How often a financial instrument may be used."""
+
+    agreement_type: str
+
+
+class InstrumentBody(msgspec.Struct, rename=wire_name):
+    """A financial instrument. `displayName` and `details` are masked; `createdTimestamp` is epoch milliseconds."""
+
+    id: str
+    type: str
+    status: str
+    display_name: str
+    created_timestamp: int
+    capabilities: CapabilitiesBody
+    agreement: AgreementBody
+    details: dict[str, str]
+    links: SelfLink | UnsetType = UNSET
+    """Only where the instrument is the whole answer."""
+
+
+class CustomerBody(msgspec.Struct, rename=wire_name):
+    """A customer with their financial instruments."""
+
+    links: CustomerLinks
+    status: str
+    metadata: dict[str, str]
+    financial_instruments: list[InstrumentBody]
+
+
+class InstrumentRequest(msgspec.Struct, rename="camel"):
+    """A bank account: `iban`, or else `accountNumber`, `bankCode` and `country`."""
+
+    type: str
+    account_holder_name: str
+    iban: str | None = None
+    account_number: str | None = None
+    bank_code: str | None = None
+    country: str | None = None
+    bic: str | None = None
+    address: AddressRequest | None = None
+    usage_type: str | None = None
+
+
+async def _get(op: Operation, call: Call) -> Reply:
+    return Reply(200, await _customer(op, _customer_ref(call)))
+
+
+async def _put(op: Operation, call: Call) -> Reply:
+    ref = _customer_ref(call)
+    await customers.put_metadata(op, ref, read_metadata(call.body))
+    return Reply(202, await _customer(op, ref))
+
+
+async def _forget(op: Operation, call: Call) -> Reply:
+    await customers.forget(op, _customer_ref(call))
+    return Reply(202)
+
+
+async def _add_instrument(op: Operation, call: Call) -> Reply:
+    """202 when it is new, 200 with the one that is there when the same was told before."""
+    ref = _customer_ref(call)
+    account = _read_instrument(read_object(call.body))
+    instrument, is_new = await instruments.add_bank_account(op, ref, account)
+    return Reply(202 if is_new else 200, _instrument(instrument, ref))
+
+
+async def _get_instrument(op: Operation, call: Call) -> Reply:
+    ref = _customer_ref(call)
+    return Reply(200, _instrument(await instruments.get_instrument(op, ref, call.path["id"]), ref))
+
+
+def _customer_ref(call: Call) -> str:
+    ref = call.path["customerRef"]
+    failure = check_ref(ref, "CUSTOMER_REF", "customerRef")
+    if failure is not None:
+        raise Invalid(failure)
+    return ref
+
+
+def _read_instrument(source: Object) -> NewBankAccount:
+    failures: list[Failure] = []
+    kind = source.get("type")
+    if kind is None or kind == "":
+        failures.append(Failure("FINANCIAL_INSTRUMENT_TYPE_IS_REQUIRED", "type is required."))
+    elif kind != BANK_ACCOUNT:
+        failures.append(
+            Failure(
+                "FINANCIAL_INSTRUMENT_TYPE_NOT_SUPPORTED",
+                "type must be {supported}: no other can be put here.",
+                {"supported": BANK_ACCOUNT},
+            )
+        )
+    account = None
+    try:
+        account = check_bank_account(source)
+    except Invalid as error:
+        failures += error.failures
+    if (source.get("usageType") or _MULTIPLE) != _MULTIPLE:
+        failures.append(
+            Failure(
+                "USAGE_TYPE_NOT_SUPPORTED",
+                "usageType must be {supported}, or left out: a bank account can be used again.",
+                {"supported": _MULTIPLE},
+            )
+        )
+    if failures or account is None:
+        raise Invalid(*failures)
+    return account
+
+
+async def _customer(op: Operation, ref: str) -> CustomerBody:
+    customer = await customers.get_customer(op, ref)
+    kept = await instruments.list_instruments(op, ref)
+    return CustomerBody(
+        links=CustomerLinks(
+            Link(_CUSTOMER.format(customerRef=ref)),
+            [Link(_href(instrument, ref), str(instrument.financial_instrument_id)) for instrument in kept],
+        ),
+        status=customer.status,
+        metadata=dict(customer.metadata),
+        financial_instruments=[_instrument(instrument) for instrument in kept],
+    )
+
+
+def _instrument(instrument: Instrument, ref: str = "") -> InstrumentBody:
+    return InstrumentBody(
+        id=str(instrument.financial_instrument_id),
+        type=instrument.type,
+        status=instrument.status,
+        display_name=instrument.display_name,
+        created_timestamp=epoch_ms(instrument.created_at),
+        capabilities=CapabilitiesBody("VARIABLE", _MULTIPLE, instrument.can_credit, instrument.can_debit),
+        agreement=AgreementBody("Reuse"),
+        details=dict(instrument.details),
+        links=SelfLink(Link(_href(instrument, ref))) if ref else UNSET,
+    )
+
+
+def _href(instrument: Instrument, ref: str) -> str:
+    return f"{_INSTRUMENTS.format(customerRef=ref)}/{instrument.financial_instrument_id}"
+
+
+def _route(method: str, path: str, summary: str, permission: Permission, **more: Any) -> Route:
+    return Route(
+        method=method,
+        path=path,
+        summary=summary,
+        tag="Customer vault",
+        access=Access.TENANT,
+        permission=permission,
+        **more,
+    )
+
+
+_READ, _WRITE = Permission.TRANSACTIONS_READ, Permission.TRANSACTIONS_WRITE
+ROUTES: Final[Sequence[Route]] = (
+    _route("GET", _CUSTOMER, "A customer", _READ, operation=_get, replies={200: CustomerBody}),
+    _route(
+        "PUT", _CUSTOMER, "Replace a customer's metadata", _WRITE, operation=_put, request=MetadataBody,
+        replies={202: CustomerBody},
+    ),
+    _route(
+        "DELETE", _CUSTOMER, "Forget a customer, for good", Permission.CUSTOMERS_FORGET, operation=_forget,
+        replies={202: None},
+    ),
+    _route(
+        "POST", _INSTRUMENTS, "Put a bank account into a customer's vault", _WRITE, operation=_add_instrument,
+        request=InstrumentRequest, replies={200: InstrumentBody, 202: InstrumentBody},
+    ),
+    _route(
+        "GET", _INSTRUMENTS + "/{id}", "A financial instrument", _READ, operation=_get_instrument,
+        replies={200: InstrumentBody},
+    ),
+)  # fmt: skip
