@@ -28,12 +28,14 @@ def create(target: Target, *, name: str, connections: int, seconds: int, rate: f
     """Warm the target up, load it (with `rate`: at that many requests a second), and read a sample back.
 
     Raises:
-        BenchError: an answer was no success, or an acknowledged order isn't there.
+        BenchError: an answer was no success, there were hardly any, or an acknowledged order isn't there.
     """
     headers, bill = target.authorise(), Bill(target)
     create_orders(target.base_url, headers, run=f"{name}-warm", connections=connections, seconds=WARM_UP_S)
     with bill.running():
         load = create_orders(target.base_url, headers, run=name, connections=connections, seconds=seconds, rate=rate)
+    if load.requests <= connections:
+        raise BenchError(f"{name}: {load.requests} answers in {seconds} seconds are too few for a figure")
     _read_sample(target, headers, name=name, created=load.requests - connections)
     return Run(load=load, cpu_us=bill.microseconds_each(load.requests))
 

@@ -1,8 +1,8 @@
 """Makes `examples/claims.csv`: a day's payments as an insurer's claims system exports them, some of them wrong.
 
 Nobody in it exists. Names and streets are put together from lists; accounts are either the examples that the IBAN
-registry publishes or have right check digits under bank codes that were given to no bank. The same call always makes the
-same bytes:
+registry publishes or have right check digits under bank codes that were given to no bank. The same call always makes
+the same bytes:
 
     python examples/make_claims.py > examples/claims.csv
     python examples/make_claims.py --lines 1000000 > /tmp/million.csv

@@ -23,13 +23,21 @@ from strongroom.identity import Certificate, LocalAuthority, Tokens, load_or_mak
 from strongroom.identity.certificates import write_private
 from strongroom.kernel.clock import Clock, SystemClock
 from strongroom.kernel.config import Config, Environment
-from strongroom.kernel.errors import Failure, Refused, StrongroomError
+from strongroom.kernel.errors import Failure, NotFound, Refused, StrongroomError
+from strongroom.kernel.ids import TenantId
 from strongroom.kernel.secret import Secret
 from strongroom.kernel.telemetry import configure_logs, end_with_parent
+from strongroom.outbound import Destination, Outbound
+from strongroom.payments.dispatch import Dispatcher
+from strongroom.payments.notifications import NotificationReceiver
+from strongroom.rails.connectors.simulator import Simulator
+from strongroom.rails.contract import Provider
+from strongroom.rails.marketplace import SIMULATOR
 from strongroom.vault import Keyring, MasterKey, load_or_make_master_key
 from strongroom.vault.master import read_or_make_secret
 
 _PASSWORD_BYTES: Final = 32
+_LOOPBACK: Final = "127.0.0.1"
 
 
 @dataclass(frozen=True)
@@ -179,11 +187,43 @@ class App:
             Tokens: self.tokens,
             MasterKey: self.keyring.master,
             OrderWriter: OrderWriter(self.databases),
+            NotificationReceiver: NotificationReceiver(self.databases, self.provider),
         }
         services = Services(
             config=self.config, clock=self.clock, databases=self.databases, tokens=self.tokens, parts=parts
         )
         return build_asgi(services, ROUTES)
+
+    @cached_property
+    def outbound(self) -> Outbound:
+        """The only way out; allows the installation's providers, and nobody else."""
+        simulator = Destination(host=_LOOPBACK, port=self.config.simulator_port, loopback_ok=True)
+        return Outbound(
+            allowed=[simulator] if self.config.environment is Environment.SANDBOX else [],
+            trust=self.installation.ca_file,
+        )
+
+    def provider(self, tenant: TenantId, app_id: str, settings: Mapping[str, str]) -> Provider:
+        """The rail behind a tenant's installed app.
+
+        Raises errors.NotFound (`APP_NOT_FOUND`) when it isn't one that is asked over the network here.
+        """
+        del settings
+        if app_id != SIMULATOR or self.config.environment is not Environment.SANDBOX:
+            raise NotFound(Failure("APP_NOT_FOUND", "No connector for {appId} runs here.", {"appId": app_id}))
+        secret = self.installation.simulator_secret_file().read_text().strip()
+        return Simulator(
+            outbound=self.outbound,
+            url=f"https://{_LOOPBACK}:{self.config.simulator_port}",
+            secret=Secret(secret),
+            clock=self.clock,
+            callback_url=f"https://{_LOOPBACK}:{self.config.port}/v1/notifications/{tenant}/{app_id}",
+        )
+
+    @cached_property
+    def dispatcher(self) -> Dispatcher:
+        """Moves what is due."""
+        return Dispatcher(self.databases, self.provider, self.config.files_dir / "outbox")
 
     async def open(self) -> None:
         """Connect to the databases."""
@@ -191,6 +231,8 @@ class App:
 
     async def close(self) -> None:
         """Let go of everything."""
+        if "outbound" in self.__dict__:
+            await self.outbound.aclose()
         await self.databases.close()
 
 

@@ -35,11 +35,6 @@ def test_one_answer_that_is_no_success_voids_the_run(trouble: str) -> None:
         parse_report(said(**{trouble: 1}))
 
 
-def test_a_run_without_answers_is_no_figure() -> None:
-    with pytest.raises(BenchError, match="not every request"):
-        parse_report(said(requests=0))
-
-
 def test_a_generator_that_dies_is_quoted() -> None:
     with pytest.raises(BenchError, match="unable to connect"):
         parse_report("unable to connect to 127.0.0.1:1 Connection refused\n")

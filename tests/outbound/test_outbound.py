@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from strongroom.outbound import Answer, Destination, Limits, NoAnswer, NotSent, Outbound
+from strongroom.outbound._private import Wire, tls_context
 from tests.certificates import Authority
 from tests.outbound.scripted import Peer, Script, scripted
 
@@ -64,6 +65,17 @@ async def test_a_long_answer_comes_back_whole(tls: ssl.SSLContext, trust: Path) 
 
     limits = Limits(answer_bytes=1 << 20)
     assert (await post(script, tls, trust, limits)).body == content
+
+
+async def test_an_answer_that_comes_before_the_request_was_read_is_heard(tls: ssl.SSLContext, trust: Path) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.reader.readuntil(b"\r\n\r\n")
+        await peer.say(b"HTTP/1.1 413 Content Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+        await asyncio.sleep(60)
+
+    async with scripted(script, tls) as server, client(server.port, trust) as outbound:
+        answer = await outbound.request("POST", f"https://localhost:{server.port}/", body=bytes(32 << 20))
+    assert answer.status == 413
 
 
 async def test_a_connection_is_kept_for_the_next_request(tls: ssl.SSLContext, trust: Path) -> None:
@@ -256,16 +268,18 @@ async def test_a_server_that_closes_every_connection_at_once(trust: Path) -> Non
     assert failure.value.code == "OUTBOUND_TLS_FAILED"
 
 
-async def test_a_server_that_speaks_in_clear_before_the_handshake(tls: ssl.SSLContext, trust: Path) -> None:
-    """What was said in clear must never be taken for part of the secured conversation."""
-
+async def test_what_was_said_in_clear_before_the_handshake_is_never_taken_for_secured(tls: ssl.SSLContext) -> None:
     async def forward(peer: Peer) -> None:
         await peer.say(OK)
         await asyncio.sleep(60)
 
-    with pytest.raises(NotSent) as failure:
-        await post(forward, None, trust)
-    assert failure.value.code == "OUTBOUND_TLS_FAILED"
+    async with scripted(forward, None) as server, asyncio.timeout(5):
+        _, wire = await asyncio.get_running_loop().create_connection(Wire, "127.0.0.1", server.port)
+        await asyncio.sleep(0.2)
+        assert wire.has_news
+        with pytest.raises(ConnectionResetError, match="before the handshake"):
+            await wire.secure(tls_context(None), "localhost")
+        wire.transport.abort()
 
 
 async def test_plain_http_on_the_port(trust: Path) -> None:
@@ -316,6 +330,15 @@ async def test_tls_1_1_is_not_spoken(authority: Authority, trust: Path) -> None:
     assert failure.value.code == "OUTBOUND_TLS_FAILED"
 
 
+async def test_a_suite_without_authenticated_encryption_is_not_spoken(authority: Authority, trust: Path) -> None:
+    weak = authority.issue("localhost").server_context()
+    weak.maximum_version = ssl.TLSVersion.TLSv1_2
+    weak.set_ciphers("ECDHE-ECDSA-AES256-SHA384")
+    with pytest.raises(NotSent) as failure:
+        await post(always_ok, weak, trust)
+    assert failure.value.code == "OUTBOUND_TLS_FAILED"
+
+
 @pytest.mark.parametrize(
     ("path", "header"), [("/a b", "fine"), ("/ä", "fine"), ("/", "split\r\nx-injected: yes"), ("/", "nul\0")]
 )
@@ -327,20 +350,36 @@ async def test_a_request_that_would_not_be_one(tls: ssl.SSLContext, trust: Path,
         assert server.requests == []
 
 
-async def test_waiting_for_a_connection_that_does_not_become_free(tls: ssl.SSLContext, trust: Path) -> None:
-    async def slow(peer: Peer) -> None:
-        await peer.request()
-        await asyncio.sleep(60)
+async def test_waiting_for_a_turn_that_does_not_come(trust: Path) -> None:
+    async def lingering(host: str, port: int) -> Sequence[str]:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            await asyncio.sleep(0.3)  # keeps its turn for longer than the next one waits
+        return []
 
-    limits = Limits(connect_s=1.0, idle_s=5.0, total_s=0.8, connections=1)
-    async with scripted(slow, tls) as server, client(server.port, trust, limits) as outbound:
-        first, second = await asyncio.gather(
-            *(outbound.request("POST", f"https://localhost:{server.port}/", body=b"money") for _ in range(2)),
-            return_exceptions=True,
-        )
-    assert isinstance(first, NoAnswer)
+    limits = Limits(total_s=0.3, connections=1)
+    allowed = [Destination(host="provider.example")]
+    async with Outbound(allowed=allowed, trust=trust, limits=limits, resolver=lingering) as outbound:
+        both = (outbound.request("POST", "https://provider.example/", body=b"money") for _ in range(2))
+        first, second = await asyncio.gather(*both, return_exceptions=True)
+    assert isinstance(first, NotSent)
     assert isinstance(second, NotSent)
-    assert len(server.requests) == 1
+    assert (first.code, second.code) == ("OUTBOUND_NAME_NOT_RESOLVED", "OUTBOUND_BUSY")
+
+
+async def test_no_more_connections_than_allowed_are_in_use_at_once(tls: ssl.SSLContext, trust: Path) -> None:
+    async def slow(peer: Peer) -> None:
+        while await peer.request():
+            await asyncio.sleep(0.05)
+            await peer.say(OK)
+
+    limits = Limits(connections=2)
+    async with scripted(slow, tls) as server, client(server.port, trust, limits) as outbound:
+        url = f"https://localhost:{server.port}/"
+        answers = await asyncio.gather(*(outbound.request("GET", url) for _ in range(8)))
+        assert len(answers) == len(server.requests) == 8
+        assert server.connections == 2
 
 
 # Bytes may have left

@@ -6,7 +6,7 @@ import itertools
 import timeit
 from decimal import Decimal
 from fractions import Fraction
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import given
@@ -36,8 +36,8 @@ def scheme(*rules: Rule, kind: SchemeKind = "payout") -> PublishedScheme:
     return PublishedScheme(scheme_id=SchemeId("A" * 32), kind=kind, rules=rules)
 
 
-def rule(priority: int, *apps: AppId, **conditions: object) -> Rule:
-    return Rule(priority=priority, apps=tuple(AppChoice(app_id=app) for app in apps), **conditions)  # type: ignore[arg-type]  # whatever the test says
+def rule(priority: int, *apps: AppId, **conditions: Any) -> Rule:
+    return Rule(priority=priority, apps=tuple(AppChoice(app_id=app) for app in apps), **conditions)
 
 
 def ask(asked: PublishedScheme, minor: int = 10_000, currency: str = "EUR", country: str = "DE") -> Choice:
@@ -85,7 +85,7 @@ def test_the_first_matching_rule_wins_even_when_its_apps_cannot_carry_it() -> No
         ({"high": Decimal("99.99")}, "AMOUNT_ABOVE_RULE"),
     ],
 )
-def test_why_a_rule_is_not_taken(conditions: dict[str, object], code: str) -> None:
+def test_why_a_rule_is_not_taken(conditions: dict[str, Any], code: str) -> None:
     choice = ask(scheme(rule(3, SIMULATOR, **conditions), rule(7, SIMULATOR)))
     assert codes(choice) == [(code, ["RULE_NOT_TAKEN"]), ("MATCHES", ["CHOSEN"])]
     assert choice.priority == 7

@@ -19,6 +19,7 @@ import msgspec
 from strongroom.access import Permission
 from strongroom.api import idempotency
 from strongroom.api.order_bodies import InstructionBody, check_instruction, check_ref, decode_body, read_order
+from strongroom.api.order_requests import BulkLineRequest
 from strongroom.api.routing import Access, Call, Reply, Route, wire_name
 from strongroom.database import Operation
 from strongroom.kernel.errors import Failure, Invalid, KeyReused, StrongroomError, UnsupportedMedia
@@ -406,7 +407,7 @@ def _view(job: bulk.Job) -> JobView:
 ROUTES: Sequence[Route] = (
     Route(
         method="POST", path=_PATH, summary="Send many orders and instructions", tag="Orders", access=Access.TENANT,
-        permission=Permission.TRANSACTIONS_WRITE, call=upload, streams=True, request=LineBody,
+        permission=Permission.TRANSACTIONS_WRITE, call=upload, streams=True, request=BulkLineRequest,
         request_media=("application/x-ndjson", "text/csv"), replies={202: JobView},
     ),
     Route(

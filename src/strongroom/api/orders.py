@@ -12,11 +12,6 @@ import msgspec
 from strongroom.access import Permission
 from strongroom.api import idempotency
 from strongroom.api.order_bodies import (
-    DefaultsBody,
-    InstructionBody,
-    MetadataBody,
-    OrderBody,
-    ReasonBody,
     check_ref,
     read_change,
     read_defaults,
@@ -24,6 +19,14 @@ from strongroom.api.order_bodies import (
     read_metadata,
     read_order,
     read_reason,
+)
+from strongroom.api.order_requests import (
+    CancelRequest,
+    ChangeInstructionRequest,
+    CustomerDefaultsRequest,
+    MetadataRequest,
+    NewInstructionRequest,
+    NewOrderRequest,
 )
 from strongroom.api.routing import Access, Call, Reply, Route, wire_name
 from strongroom.database import Coalescer, Databases, Operation
@@ -374,28 +377,29 @@ def _tenant(method: str, path: str, summary: str, permission: Permission, **more
 _READ, _WRITE = Permission.TRANSACTIONS_READ, Permission.TRANSACTIONS_WRITE
 ROUTES: Sequence[Route] = (
     _tenant(
-        "POST", _BASE, "Create an order", _WRITE, call=create_order, request=OrderBody,
+        "POST", _BASE, "Create an order", _WRITE, call=create_order, request=NewOrderRequest,
         replies={201: OrderCreated, 202: OrderCreated},
     ),
     _tenant("GET", _ORDER, "Read an order", _READ, operation=read_one, replies={200: OrderView}),
     _tenant(
         "POST", _ORDER + "/instruction", "Add an instruction", _WRITE, operation=add_instruction,
-        request=InstructionBody, replies={201: InstructionView},
+        request=NewInstructionRequest, replies={201: InstructionView},
     ),
     _tenant(
         "GET", _INSTRUCTION, "Read an instruction", _READ, operation=read_instruction_route,
         replies={200: InstructionView},
     ),
     _tenant(
-        "PUT", _INSTRUCTION, "Change an instruction", _WRITE, operation=change_instruction, request=InstructionBody,
+        "PUT", _INSTRUCTION, "Change an instruction", _WRITE, operation=change_instruction,
+        request=ChangeInstructionRequest,
         replies={200: InstructionView},
     ),
     _tenant(
         "POST", _INSTRUCTION + "/cancel", "Cancel an instruction", _WRITE, operation=cancel_instruction,
-        request=ReasonBody, replies={200: InstructionView},
+        request=CancelRequest, replies={200: InstructionView},
     ),
     _tenant(
-        "PUT", _ORDER + "/metadata", "Replace an order's metadata", _WRITE, operation=put_metadata, request=MetadataBody,
+        "PUT", _ORDER + "/metadata", "Replace an order's metadata", _WRITE, operation=put_metadata, request=MetadataRequest,
         replies={200: None},
     ),
     _tenant(
@@ -403,7 +407,7 @@ ROUTES: Sequence[Route] = (
         replies={200: None},
     ),
     _tenant(
-        "PUT", _DEFAULTS, "Set a customer's defaults", _WRITE, operation=put_defaults, request=DefaultsBody,
+        "PUT", _DEFAULTS, "Set a customer's defaults", _WRITE, operation=put_defaults, request=CustomerDefaultsRequest,
         replies={200: None},
     ),
     _tenant("DELETE", _DEFAULTS, "Remove a customer's defaults", _WRITE, operation=delete_defaults, replies={200: None}),
@@ -412,7 +416,11 @@ ROUTES: Sequence[Route] = (
             method, f"{_DEFAULTS}/{part}", f"{verb} a customer's default {part}", _WRITE, operation=put_one_default,
             request=body if method == "PUT" else None, replies={200: None},
         )
-        for part, body in (("financial-instrument", DefaultsBody), ("scheme", DefaultsBody), ("metadata", MetadataBody))
+        for part, body in (
+            ("financial-instrument", CustomerDefaultsRequest),
+            ("scheme", CustomerDefaultsRequest),
+            ("metadata", MetadataRequest),
+        )
         for method, verb in (("PUT", "Set"), ("DELETE", "Remove"))
     ),
 )  # fmt: skip

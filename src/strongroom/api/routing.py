@@ -8,8 +8,6 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-import msgspec
-
 from strongroom.access import Permission
 from strongroom.api.services import Services
 from strongroom.database import Operation
@@ -90,7 +88,7 @@ class Route:
     permission: Permission | None = None
     operation: OperationHandler | None = None
     call: CallHandler | None = None
-    request: type[msgspec.Struct] | None = None
+    request: Any = None
     """The body as documented; None: no body is read."""
     request_media: tuple[str, ...] = ("application/json",)
     replies: Mapping[int, Any] = field(default_factory=lambda: {200: None})
@@ -99,6 +97,8 @@ class Route:
     """Query parameters → their description."""
     streams: bool = False
     reply_media: str = "application/json"
+    errors: tuple[int, ...] = ()
+    """Statuses of errors beyond those that every route of its kind can answer."""
 
     def __post_init__(self) -> None:
         if (self.operation is None) == (self.call is None):

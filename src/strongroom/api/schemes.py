@@ -120,8 +120,8 @@ class RuleRequest(msgspec.Struct, rename="camel"):
     priority: int | None = None
     currencies: list[str] = []
     countries: list[str] = []
-    low_value_inclusive: str | Decimal | None = None
-    high_value_inclusive: str | Decimal | None = None
+    low_value_inclusive: str | float | None = None
+    high_value_inclusive: str | float | None = None
 
 
 class DraftRequest(msgspec.Struct, rename="camel"):
@@ -138,7 +138,7 @@ class ExplainRequest(msgspec.Struct, rename="camel"):
 
     currency: str
     country: str
-    amount: str | Decimal
+    amount: str | float
     direction: Direction | None = None
 
 

@@ -80,6 +80,7 @@ ROUTES: Final[Sequence[Route]] = (
         access=Access.PUBLIC,
         call=_sign_in,
         replies={201: TokenBody},
+        errors=(401,),
     ),
     Route(
         method="GET",

@@ -5,10 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from strongroom.api import accounts, bulk, customer_vault, keys, marketplace, orders, schemes, sign_in, tenants
+from strongroom.api import (
+    accounts,
+    bulk,
+    customer_vault,
+    keys,
+    marketplace,
+    notifications,
+    openapi,
+    orders,
+    schemes,
+    sign_in,
+    tenants,
+)
 from strongroom.api.routing import Route
 
-ROUTES: Final[Sequence[Route]] = (
+_ROUTES: Final[Sequence[Route]] = (
     *bulk.ROUTES,
     *orders.ROUTES,
     *sign_in.ROUTES,
@@ -18,4 +30,6 @@ ROUTES: Final[Sequence[Route]] = (
     *tenants.ROUTES,
     *keys.ROUTES,
     *accounts.ROUTES,
+    *notifications.ROUTES,
 )
+ROUTES: Final[Sequence[Route]] = (*_ROUTES, openapi.document_route(_ROUTES))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from typing import Final
 from uuid import UUID
@@ -27,13 +28,12 @@ from strongroom.tenancy import (
     find_account,
     find_tenant,
     get_tenant,
-    hold_tenant,
     plan_tenant,
     register_tenant,
     reject_tenant,
     update_tenant,
 )
-from strongroom.vault import MasterKey, create_keys
+from strongroom.vault import MasterKey, ensure_keys
 
 MAX_NAME: Final = 100
 MAX_REASON: Final = 500
@@ -142,15 +142,18 @@ async def _create(call: Call) -> Reply:
         await register_tenant(databases, tenant)
         return Reply(201, _body(tenant))
 
-    async with databases.operation(
-        actor,
-        account=account_id,
-        tenant=tenant.tenant_id,
-        region=tenant.region,
-        correlation_id=call.correlation_id,
-    ) as op:
-        if not await hold_tenant(op):
-            await create_keys(op, services.part(MasterKey))
+    def operation() -> AbstractAsyncContextManager[Operation]:
+        return databases.operation(
+            actor,
+            account=account_id,
+            tenant=tenant.tenant_id,
+            region=tenant.region,
+            correlation_id=call.correlation_id,
+        )
+
+    async with operation() as op:
+        await ensure_keys(op, services.part(MasterKey))
+    async with operation() as op:
         return await idempotency.once(op, call, make)
 
 

@@ -147,9 +147,8 @@ class Wire(asyncio.Protocol):
         return data
 
     async def write(self, data: bytes) -> None:
-        """Hand over `data` and wait until most of it is gone. Raises OSError when the connection broke."""
-        if self._ended or self.transport.is_closing():
-            raise self._error or ConnectionResetError("the other side closed the connection")
+        """Hand over `data` and wait until most of it is gone, or something comes back: a server that refuses a large
+        request may answer without reading it. When the connection breaks, reading tells."""
         self.transport.write(data)
         await self._room.wait()
 
@@ -163,6 +162,7 @@ class Wire(asyncio.Protocol):
         if len(self._received) >= _BUFFER:
             self.transport.pause_reading()
         self._news.set()
+        self._room.set()
 
     def eof_received(self) -> None:
         """Nothing more will come."""

@@ -9,12 +9,15 @@ What a line with our reference, in the transaction's currency and amount, does:
 
 | Line | Transaction so far | Verdict |
 |---|---|---|
-| debit | INTENDED, PROCESSING, UNCONFIRMED | EXECUTION: it is settled |
+| debit | open (INTENDED, PROCESSING, UNCONFIRMED) | EXECUTION: it is settled |
 | debit | SUCCESS, or FAILED because it was returned | EXECUTION: told before, nothing changes |
 | debit | FAILED otherwise | break `BOOKED_THOUGH_REFUSED` |
-| credit that says it is a return | all but the line above's FAILED | RETURN: the money came back |
+| credit that says it is a return | open, or SUCCESS | RETURN: the money came back, the transaction fails |
+| credit that says it is a return | FAILED because it was returned | RETURN: told before, nothing changes |
 | credit that says it is a return | FAILED otherwise | break `BOOKED_THOUGH_REFUSED` |
 | either, a second time | any | break `ALREADY_MATCHED` |
+
+*Told before*: by a notification (camt.054), or because statements came in another order than they were written.
 """
 
 from __future__ import annotations
@@ -269,15 +272,20 @@ class _Matcher:
         if claim.references:
             found = [transactions[reference] for reference in claim.references if reference in transactions]
             return found if len(found) == len(claim.references) else []
-        members = [transactions[reference] for name in claim.batches for reference in self._knowledge.batches.get(name, ())]
+        members = [
+            transactions[reference] for name in claim.batches for reference in self._knowledge.batches.get(name, ())
+        ]
         return [transaction for transaction in members if not transaction.is_refused]
 
     def _fault(self, claim: _Claim, known: Sequence[Known]) -> Reason | None:
         role = Role.RETURN if claim.is_credit else Role.EXECUTION
         if not known:
-            return Reason.UNKNOWN_REFERENCE
+            is_ours = any(self._knowledge.batches.get(name) for name in claim.batches)
+            return Reason.BOOKED_THOUGH_REFUSED if is_ours else Reason.UNKNOWN_REFERENCE
+        if claim.entry.is_reversal and claim.return_code is None:
+            return Reason.REVERSED
         if claim.is_credit != (claim.return_code is not None):
-            return Reason.REVERSED if claim.is_credit and claim.entry.is_reversal else Reason.WRONG_DIRECTION
+            return Reason.WRONG_DIRECTION
         if any(transaction.money.currency != claim.money.currency for transaction in known):
             return Reason.CURRENCY_DIFFERS
         if sum(transaction.money.minor for transaction in known) != claim.money.minor:

@@ -88,12 +88,6 @@ def plan_tenant(
     )
 
 
-async def hold_tenant(op: Operation) -> bool:
-    """Keep everybody else from making the operation's tenant until it ends; whether it exists already."""
-    await op.run("select pg_advisory_xact_lock(hashtextextended(%s, 0))", op.tenant.hex)
-    return await op.row("select from tenants where tenant_id = %s", op.tenant) is not None
-
-
 async def create_tenant(op: Operation, tenant: Tenant) -> None:
     """Write the tenant in its region; the operation's scope has data keys already.
 

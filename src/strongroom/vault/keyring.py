@@ -80,3 +80,13 @@ async def create_keys(op: Operation, master: MasterKey) -> None:
             op.now,
         )
     op.cipher = ScopeCipher(op.scope, {1: keys["seal"]}, keys["index"])
+
+
+async def ensure_keys(op: Operation, master: MasterKey) -> None:
+    """Make the first data keys of the operation's scope unless it has some; of several at once, one makes them.
+
+    An operation that began before they were there doesn't get to use them: begin another one to seal.
+    """
+    await op.run("select pg_advisory_xact_lock(hashtextextended(%s, 0))", op.scope.hex)
+    if await op.row("select from data_keys where scope_id = %s limit 1", op.scope) is None:
+        await create_keys(op, master)

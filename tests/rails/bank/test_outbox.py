@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from strongroom.kernel.money import Money
 from strongroom.rails.bank.simulator import Behaviour, answer_outbox
 from strongroom.rails.formats import camt, pain001, pain002
 from strongroom.rails.formats.camt import Statement
@@ -113,6 +114,16 @@ def test_answers_that_could_not_be_dropped_are_dropped_later(exchange: Exchange)
     exchange.send("two.xml", pain001.write(file_of(payment(2), message_id="M2")))
     assert exchange.run() == ["one.camt053.xml", "two.pain002.xml", "two.camt053.xml"]
     assert [read.sequence for read in exchange.statements()] == [1, 2]
+
+
+def test_a_run_that_fails_leaves_nothing_half_done(exchange: Exchange) -> None:
+    exchange.send("one.xml", pain001.write(file_of(payment(1))))
+    beyond_the_books = Behaviour(opening_balance=Money(2**64, "EUR"))
+    with pytest.raises(OverflowError):
+        exchange.run(beyond_the_books)
+    assert list(exchange.inbox.iterdir()) == []
+    assert exchange.run() == ["one.pain002.xml", "one.camt053.xml"]
+    assert exchange.statements()[0].entries[0].money == payment(1).money
 
 
 RUN = """

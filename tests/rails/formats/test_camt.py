@@ -119,6 +119,8 @@ def test_every_version_of_notifications(version: int) -> None:
 def test_the_other_side_of_incoming_payments_and_of_accounts_not_named() -> None:
     incoming = detail(8, "E-1", "5.00", credit=True)
     nameless = detail(8, "E-2", "5.00", credit=True, parties=False)
+    returned = detail(8, "E-3", "5.00", credit=True, returned="AC04")
+    outgoing = detail(8, "E-4", "5.00")
     text = document(
         8,
         statement(
@@ -127,13 +129,20 @@ def test_the_other_side_of_incoming_payments_and_of_accounts_not_named() -> None
             balance("CLBD", "5.00"),
             entry(8, "5.00", incoming, credit=True),
             entry(8, "5.00", nameless, credit=True),
+            entry(8, "5.00", returned, credit=True),
+            entry(8, "5.00", outgoing),
             own="<Othr><Id>0815</Id></Othr>",
         ),
     )
     read = only(text)
     assert (read.account.iban, read.account.number) == ("", "0815")
     assert read.opening.money == Money(-5_00, "EUR")
-    assert [found.details[0].counterparty for found in read.entries] == [ADA, BankAccount(holder="", bic="ABNANL2A")]
+    assert [found.details[0].counterparty for found in read.entries] == [
+        ADA,
+        BankAccount(holder="", bic="ABNANL2A"),
+        ADA,
+        ADA,
+    ]
 
 
 def test_a_reversal_goes_the_way_its_indicator_says() -> None:

@@ -99,7 +99,7 @@ def test_payments_are_split_by_day_and_by_the_banks_limits() -> None:
     ],
 )
 def test_terms_that_cannot_be_written(changes: dict[str, object], code: str) -> None:
-    assert codes(payment(**changes)) == [code]
+    assert codes(payment(1, **changes)) == [code]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,103 @@
+"""ENC-1: every interface speaks TLS and nothing else.
+
+Asks every listener for each version and for weak suites, by greetings of our own making, so that the answer doesn't
+depend on what this machine's own TLS library would dare to offer. Mutual TLS between our processes, and TLS to
+providers other than the simulator, are not part of it yet.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from typing import Final
+
+import psutil
+from psycopg.conninfo import conninfo_to_dict
+
+from strongroom.database.databases import url_of
+from strongroom.trust.probes import MODERN, OLD, TIMEOUT_S, TLS_1_0, TLS_1_1, TLS_1_2, WEAK, accepts, says_to_plain_http
+from strongroom.trust.verdicts import Figure, Findings
+from strongroom.trust.workbench import Listener, Workbench
+
+MIN_HSTS_S: Final = 31_536_000
+"""A year."""
+_SPOKEN: Final = frozenset({"TLSv1.2", "TLSv1.3"})
+_VERSIONS: Final = {"TLS 1.2": ssl.TLSVersion.TLSv1_2, "TLS 1.3": ssl.TLSVersion.TLSv1_3}
+
+
+async def check_transport(bench: Workbench) -> Figure:
+    """See the module."""
+    findings = Findings()
+    listeners = [listener for listener in (bench.api, bench.simulator) if listener is not None]
+    for listener in listeners:
+        await _check_listener(findings, listener)
+    await _check_hsts(findings, bench)
+    database = await _check_database(findings, bench)
+    names = " and ".join(listener.name for listener in listeners)
+    return findings.figure(f"{names}: TLS 1.2 and 1.3 only, {len(WEAK)} families of weak suites refused, {database}")
+
+
+async def _check_listener(findings: Findings, listener: Listener) -> None:
+    name, host, port = listener.name, listener.host, listener.port
+    for label, version in _VERSIONS.items():
+        spoken = await _handshake(listener, version)
+        findings.expect(spoken == label.replace(" ", "v"), f"{name}: no verified {label} ({spoken})")
+    # What the probe can tell is shown first: were it broken itself, everything would look refused.
+    findings.expect(await accepts(host, port, TLS_1_2, MODERN), f"{name}: TLS 1.2 with a modern suite is refused")
+    for label, old in (("TLS 1.0", TLS_1_0), ("TLS 1.1", TLS_1_1)):
+        findings.expect(not await accepts(host, port, old, OLD), f"{name}: {label} is accepted")
+    for label, suites in WEAK.items():
+        findings.expect(not await accepts(host, port, TLS_1_2, suites), f"{name}: a suite is accepted with {label}")
+    plain = await says_to_plain_http(host, port)
+    findings.expect(not plain.startswith(b"HTTP/"), f"{name}: plain HTTP is answered")
+
+
+async def _handshake(listener: Listener, version: ssl.TLSVersion) -> str:
+    """The version spoken with a verified certificate, or why there was none."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = context.maximum_version = version
+    if listener.trust is None:
+        context.load_default_certs()
+    else:
+        context.load_verify_locations(cafile=listener.trust)
+    try:
+        async with asyncio.timeout(TIMEOUT_S):
+            _, writer = await asyncio.open_connection(
+                listener.host, listener.port, ssl=context, server_hostname=listener.host
+            )
+    except (OSError, TimeoutError) as error:  # ssl.SSLError is an OSError
+        return str(error) or type(error).__name__
+    spoken = writer.get_extra_info("ssl_object").version()
+    writer.transport.abort()
+    return str(spoken)
+
+
+async def _check_hsts(findings: Findings, bench: Workbench) -> None:
+    answer = await bench.outbound.request("GET", f"{bench.api.url}/health")
+    policy = answer.headers.get("strict-transport-security", "")
+    seconds = policy.partition("max-age=")[2].partition(";")[0].strip()
+    findings.expect(
+        seconds.isdecimal() and int(seconds) >= MIN_HSTS_S, f"API: no strict transport security for a year ({policy})"
+    )
+
+
+async def _check_database(findings: Findings, bench: Workbench) -> str:
+    if bench.server is not None:
+        process = int((bench.server.data / "postmaster.pid").read_text().splitlines()[0])
+        sockets = [
+            f"{sock.laddr.ip}:{sock.laddr.port}"
+            for sock in psutil.Process(process).net_connections(kind="tcp")
+            if sock.status == psutil.CONN_LISTEN
+        ]
+        findings.expect(not sockets, f"the database listens on {', '.join(sockets)}")
+        return "database on no network address"
+    for name in bench.database_names:
+        parts = conninfo_to_dict(url_of(bench.admin_url, name).reveal())
+        if all(host.startswith("/") for host in str(parts.get("host", "")).split(",")):
+            return "database by a local socket"
+        findings.expect(parts.get("sslmode") == "verify-full", f"the database is reached with sslmode {parts.get('sslmode')}")
+        async with bench.admin(name) as connection:
+            cursor = await connection.execute("select ssl, version from pg_stat_ssl where pid = pg_backend_pid()")
+            row = await cursor.fetchone()
+        findings.expect(row is not None and row[0] and row[1] in _SPOKEN, "the database connection is not encrypted")
+    return "database over verified TLS"

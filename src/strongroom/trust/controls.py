@@ -1,0 +1,28 @@
+"""Controls: how each promise is checked. A promise without a check is unbuilt, and says so."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final
+
+from strongroom.trust.checks.at_rest import check_at_rest
+from strongroom.trust.checks.once import check_once
+from strongroom.trust.checks.segregation import check_segregation
+from strongroom.trust.checks.tokens import check_tokens
+from strongroom.trust.checks.transport import check_transport
+from strongroom.trust.checks.worlds import check_worlds
+from strongroom.trust.verdicts import Figure
+from strongroom.trust.workbench import Workbench
+
+Check = Callable[[Workbench], Awaitable[Figure]]
+"""Exercises the running system. What it raises counts as broken, except verdicts.CannotTell, which claims nothing."""
+
+CHECKS: Final[Mapping[str, Check]] = {
+    "ACC-6": check_tokens,
+    "ENC-1": check_transport,
+    "ENC-2": check_at_rest,
+    "ENC-5": check_segregation,
+    "PAY-2": check_once,
+    "PAY-3": check_worlds,
+}
+"""Promise id → its check."""

@@ -1,0 +1,185 @@
+"""The stage: accounts and tenants of our own, in the running installation, for checks to act on.
+
+Their ids are fixed, so that they are recognised everywhere and made only once: two accounts, `troupe` 1 with a tenant in
+the first region and one in the last, `troupe` 2 with a tenant in the first region. What checks put into them is swept
+away before and after every run; their entries in the record stay. No customer's data is ever touched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Final
+from uuid import UUID
+
+from psycopg import sql
+
+from strongroom.database.databases import DIRECTORY
+from strongroom.identity import create_key
+from strongroom.kernel.actors import operator
+from strongroom.kernel.errors import Conflict, Failure
+from strongroom.kernel.ids import AccountId, TenantId
+from strongroom.tenancy import (
+    Account,
+    License,
+    create_account,
+    create_tenant,
+    find_account,
+    hold_tenant,
+    plan_tenant,
+    register_account,
+    register_tenant,
+)
+from strongroom.trust.client import Caller, Client, Key
+from strongroom.trust.workbench import AdminConnection, Workbench
+from strongroom.vault import create_keys
+
+PROVER: Final = operator("prove")
+COMPANY: Final = "strongroom prove (made by the checks, not a customer)"
+_ONE_AT_A_TIME: Final = 7_305_808_869_231_650_930
+"""Advisory lock: two runs on one stage would sweep each other away."""
+
+SWEPT: Final = (
+    "statement_entries", "statements", "instruction_events", "transactions", "payment_files", "instructions",
+    "order_customer_defaults", "orders", "financial_instruments", "customers", "schemes", "scheme_drafts",
+    "installed_apps", "bulk_results", "bulk_jobs", "due_work", "idempotency_keys", "nonces", "api_keys",
+)  # fmt: skip
+"""A region's tables that are emptied of the stage's rows, those that refer to others first."""
+KEPT: Final = ("schema_migrations", "accounts", "tenants", "data_keys", "audit_entries")
+"""Those that aren't: what the stage is made of, and the record."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seat:
+    """A tenant of the stage, with an admin's key of its own and of its account."""
+
+    account_id: AccountId
+    tenant_id: TenantId
+    region: str
+    key: Key
+    account_key: Key
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """Three tenants: `here` and `abroad` belong to one account and live in two regions, `other` is somebody else's."""
+
+    here: Seat
+    abroad: Seat
+    other: Seat
+    client: Client
+
+    @property
+    def seats(self) -> tuple[Seat, ...]:
+        """All three."""
+        return (self.here, self.abroad, self.other)
+
+    async def caller(self, seat: Seat) -> Caller:
+        """A tenant's admin, signed in."""
+        return await self.client.caller(seat.key)
+
+    async def account_caller(self, seat: Seat) -> Caller:
+        """The admin of a tenant's account, signed in."""
+        return await self.client.caller(seat.account_key)
+
+
+def account_of(number: int) -> AccountId:
+    """The id of one of the stage's accounts (UUID version 8: RFC 9562 section 5.8)."""
+    return AccountId(UUID(f"5f726f76-6500-8000-8000-00000000000{number}"))
+
+
+def tenant_of(number: int) -> TenantId:
+    """The id of one of the stage's tenants."""
+    return TenantId(UUID(f"5f726f76-6500-8000-8001-00000000000{number}"))
+
+
+ACCOUNTS: Final = (account_of(1), account_of(2))
+TENANTS: Final = (tenant_of(1), tenant_of(2), tenant_of(3))
+
+
+@asynccontextmanager
+async def stage(bench: Workbench) -> AsyncIterator[Stage]:
+    """Set the stage, and sweep it afterwards.
+
+    Raises errors.Conflict (`PROVE_RUNNING`) when another run has it.
+    """
+    async with bench.admin(DIRECTORY) as lock:
+        cursor = await lock.execute("select pg_try_advisory_lock(%s)", (_ONE_AT_A_TIME,))
+        row = await cursor.fetchone()
+        if row is None or not row[0]:
+            raise Conflict(
+                Failure("PROVE_RUNNING", "Checks are being run on this installation already. Wait until they are done.")
+            )
+        await _sweep(bench)
+        try:
+            yield await _set(bench)
+        finally:
+            await _sweep(bench)
+
+
+async def _set(bench: Workbench) -> Stage:
+    first, last = bench.config.regions[0], bench.config.regions[-1]
+    for account in ACCOUNTS:
+        await _open_account(bench, account, first)
+    account_keys = {account: await _key(bench, account, None) for account in ACCOUNTS}
+    seats = []
+    for tenant, account, region in zip(
+        TENANTS, (ACCOUNTS[0], ACCOUNTS[0], ACCOUNTS[1]), (first, last, first), strict=True
+    ):
+        await _open_tenant(bench, account, tenant, region)
+        key = await _key(bench, account, tenant)
+        seats.append(
+            Seat(account_id=account, tenant_id=tenant, region=region, key=key, account_key=account_keys[account])
+        )
+    here, abroad, other = seats
+    return Stage(here=here, abroad=abroad, other=other, client=Client(bench))
+
+
+async def _open_account(bench: Workbench, account_id: AccountId, region: str) -> None:
+    async with bench.databases.operation(PROVER, account=account_id, region=region) as op:
+        if await op.row("select from accounts where account_id = %s", account_id) is None:
+            await create_keys(op, bench.keyring.master)
+            await create_account(op, Account(account_id=account_id, company_name=COMPANY, license=License()))
+        await register_account(bench.databases, account_id, region)
+
+
+async def _open_tenant(bench: Workbench, account_id: AccountId, tenant_id: TenantId, region: str) -> None:
+    async with bench.databases.operation(PROVER, account=account_id) as op:
+        account = await find_account(op)
+        if account is None:
+            raise LookupError("the stage's account was made a moment ago")
+        tenant = plan_tenant(
+            op, account, tenant_id=tenant_id, name=COMPANY, address=None, region=region, in_use=0
+        )
+    async with bench.databases.operation(PROVER, account=account_id, tenant=tenant_id, region=region) as op:
+        if not await hold_tenant(op):
+            await create_keys(op, bench.keyring.master)
+            await create_tenant(op, tenant)
+        await register_tenant(bench.databases, tenant)
+
+
+async def _key(bench: Workbench, account: AccountId, tenant: TenantId | None) -> Key:
+    role = "account-admin" if tenant is None else "tenant-admin"
+    async with bench.databases.operation(PROVER, account=account, tenant=tenant) as op:
+        made, private_key = await create_key(op, bench.databases, name="prove", roles=[role])
+    return Key(public_key=made.public_key, private_key=private_key, account_id=account, tenant_id=tenant)
+
+
+async def _sweep(bench: Workbench) -> None:
+    async with bench.admin(DIRECTORY) as connection:
+        await connection.execute("delete from api_keys where account_id = any(%s)", (list(ACCOUNTS),))
+    for region in bench.config.regions:
+        async with bench.admin(region) as connection, connection.transaction():
+            for table in SWEPT:
+                await _empty(connection, table)
+
+
+async def _empty(connection: AdminConnection, table: str) -> None:
+    condition = {
+        "nonces": "public_key in (select public_key from api_keys where account_id = any(%(accounts)s))",
+        "api_keys": "account_id = any(%(accounts)s)",
+        "idempotency_keys": "scope_id = any(%(accounts)s || %(tenants)s)",
+    }.get(table, "tenant_id = any(%(tenants)s)")
+    statement = sql.SQL("delete from {} where " + condition).format(sql.Identifier(table))
+    await connection.execute(statement, {"accounts": list(ACCOUNTS), "tenants": list(TENANTS)})
