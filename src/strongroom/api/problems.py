@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -44,7 +44,7 @@ class ErrorItem(msgspec.Struct, rename="camel"):
     error_code: str
     message: str
     message_template: str
-    metadata: dict[str, object]
+    metadata: dict[str, Any]
 
 
 class ErrorBody(msgspec.Struct, rename="camel"):

@@ -127,17 +127,10 @@ async def _create(call: Call) -> Reply:
     async with call.operation() as op:
         account = await find_account(op)
         assert account is not None  # noqa: S101  # its key has signed in
-        tenant = plan_tenant(
-            op,
-            account,
-            tenant_id=_id_for(op, call),
-            name=name,
-            address=address,
-            region=region or op.region,
-            in_use=in_use,
-        )
+        tenant_id, home = _id_for(op, call), op.region
 
     async def make(op: Operation, _: Call) -> Reply:
+        tenant = plan_tenant(op, account, name=name, address=address, in_use=in_use)
         await create_tenant(op, tenant)
         await register_tenant(databases, tenant)
         return Reply(201, _body(tenant))
@@ -146,8 +139,8 @@ async def _create(call: Call) -> Reply:
         return databases.operation(
             actor,
             account=account_id,
-            tenant=tenant.tenant_id,
-            region=tenant.region,
+            tenant=tenant_id,
+            region=region or home,
             correlation_id=call.correlation_id,
         )
 

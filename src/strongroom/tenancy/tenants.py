@@ -51,17 +51,8 @@ class Tenant:
     region: str
 
 
-def plan_tenant(
-    op: Operation,
-    account: Account,
-    *,
-    tenant_id: TenantId,
-    name: str,
-    address: Address | None,
-    region: str,
-    in_use: int,
-) -> Tenant:
-    """The tenant that an account would get; nothing is written yet. `in_use` counts the tenants it has.
+def plan_tenant(op: Operation, account: Account, *, name: str, address: Address | None, in_use: int) -> Tenant:
+    """The tenant that the account would get in this operation; nothing is written. `in_use` counts those it has.
 
     Raises errors.Conflict (`TENANT_LIMIT_REACHED`) when the account's license allows no more.
     """
@@ -79,12 +70,12 @@ def plan_tenant(
         details = dataclasses.replace(details, approved_on=op.now, approved_by=who)
     return Tenant(
         account_id=account.account_id,
-        tenant_id=tenant_id,
+        tenant_id=op.tenant,
         name=name,
         status=status,
         address=address,
         status_details=details,
-        region=region,
+        region=op.region,
     )
 
 
