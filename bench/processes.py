@@ -15,7 +15,7 @@ import psutil
 
 from bench.failure import BenchError
 
-_START_TIMEOUT_S = 60.0
+_START_TIMEOUT_S = 120.0
 _STOP_TIMEOUT_S = 60.0
 _POLL_S = 0.05
 _LAST_WORDS = 3_000

@@ -316,7 +316,7 @@ def _policy(chance: Random) -> str:
 
 def _claim_amount(chance: Random, currency: str) -> str:
     """Many small claims, few large ones."""
-    cents = int(25_00 + 40_00 * chance.random() / (1.004 - chance.random()))
+    cents = int(60_00 + 180_00 * chance.random() / (1.004 - chance.random()))
     return str(cents) if currency == "JPY" else f"{cents // 100}.{cents % 100:02}"
 
 

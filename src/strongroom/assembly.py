@@ -27,7 +27,7 @@ from strongroom.kernel.errors import Failure, NotFound, Refused, StrongroomError
 from strongroom.kernel.ids import TenantId
 from strongroom.kernel.secret import Secret
 from strongroom.kernel.telemetry import configure_logs, end_with_parent
-from strongroom.outbound import Destination, Outbound
+from strongroom.outbound import Destination, Limits, Outbound
 from strongroom.payments.dispatch import Dispatcher
 from strongroom.payments.notifications import NotificationReceiver
 from strongroom.rails.connectors.simulator import Simulator
@@ -38,6 +38,8 @@ from strongroom.vault.master import read_or_make_secret
 
 _PASSWORD_BYTES: Final = 32
 _LOOPBACK: Final = "127.0.0.1"
+PROVIDER_LIMITS: Final = Limits(idle_s=5.0, total_s=8.0)
+"""What a provider may take to answer. One that takes longer is asked again, by our reference, what it did."""
 
 
 @dataclass(frozen=True)
@@ -201,6 +203,7 @@ class App:
         return Outbound(
             allowed=[simulator] if self.config.environment is Environment.SANDBOX else [],
             trust=self.installation.ca_file,
+            limits=PROVIDER_LIMITS,
         )
 
     def provider(self, tenant: TenantId, app_id: str, settings: Mapping[str, str]) -> Provider:

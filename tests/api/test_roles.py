@@ -7,6 +7,8 @@ import uuid
 import pytest
 
 from strongroom.access import ACCOUNT_ROLES, TENANT_ROLES
+from strongroom.kernel.actors import system
+from strongroom.kernel.ids import AccountId
 from tests.fixtures.platform import Client, Platform
 
 ADMIN = {"account-admin"}
@@ -84,9 +86,6 @@ async def test_a_refusal_for_lack_of_a_role_is_on_record(platform: Platform, acc
     key = await account.new_key("account-tenant-read")
     answer = await key.post("/v1/account/tenants", {"name": "x"})
     assert answer.status_code == 403
-    from strongroom.kernel.actors import system
-    from strongroom.kernel.ids import AccountId
-
     async with platform.app.operation(system("test"), account=AccountId(uuid.UUID(account.account_id))) as op:
         rows = await op.rows(
             "select action, outcome, detail, actor_id from audit_entries where correlation_id = %s",

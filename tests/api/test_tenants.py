@@ -154,7 +154,7 @@ async def test_a_deleted_tenant_stays_deleted(account: Client) -> None:
 
 async def test_the_license_limits_how_many(platform: Platform) -> None:
     account = await platform.new_account(account_license=License(max_tenants=2))
-    key = {"Idempotency-Key": "the second"}
+    key = {"Idempotency-Key": "the-second"}
     made = [await account.post(TENANTS, {"name": "T0"}), await account.post(TENANTS, {"name": "T1", "region": "ch"}, headers=key)]
     assert (await account.post(TENANTS, {"name": "T1", "region": "ch"}, headers=key)).json() == made[1].json()
     answer = await account.post(TENANTS, {"name": "One too many"})

@@ -6,6 +6,7 @@ import pytest
 
 from strongroom.kernel.errors import NotFound
 from strongroom.kernel.money import COUNTRIES, EXPONENTS
+from strongroom.rails.bank import profile
 from strongroom.rails.contract import Direction
 from strongroom.rails.marketplace import SEPA_CREDIT_TRANSFER, SIMULATOR, find_app, get_app, list_apps
 
@@ -37,14 +38,7 @@ def test_sepa_credit_transfers_pay_out_euro_a_day_ahead_and_only_where_sepa_reac
     assert (app.is_file_rail, app.lead_days) == (True, 1)
     assert {"DE", "CH", "GB", "IS", "SM", "RS", "GF"} <= app.countries
     assert not app.countries & {"US", "TR", "UA", "BA", "NC"}
-    assert set(app.settings) == {
-        "accountHolder",
-        "iban",
-        "bic",
-        "addressStyle",
-        "batchBooking",
-        "maxTransactionsPerFile",
-    }
+    assert app.settings == profile.SETTINGS
 
 
 @pytest.mark.parametrize("app_id", [app.id for app in list_apps("sandbox")])

@@ -1,7 +1,7 @@
 """Idempotency keys (IETF draft-ietf-httpapi-idempotency-key-header): the same key and body give the stored answer.
 
-The key is taken in the same operation as the change, so either both exist or neither. Keys are kept for 24 hours as keyed
-hashes; answers are sealed. Fields that are shown once (a private key) are answered with null in a replay.
+The key is taken in the same operation as the change, so either both exist or neither. Keys are kept for 24 hours as
+keyed hashes; answers are sealed. Fields that are shown once (a private key) are answered with null in a replay.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ KEPT_FOR: Final = "24 hours"
 async def once(op: Operation, call: Call, handler: OperationHandler) -> Reply:
     """Run the handler, or answer what it answered the last time this key was sent.
 
-    Raises errors.Invalid (`IDEMPOTENCY_KEY_INVALID`), errors.KeyReused (`IDEMPOTENCY_KEY_REUSED`) when the body differs,
-    errors.InFlight (`IDEMPOTENCY_KEY_IN_FLIGHT`) while the first request is still being worked on.
+    Raises errors.Invalid (`IDEMPOTENCY_KEY_INVALID`), errors.KeyReused (`IDEMPOTENCY_KEY_REUSED`) when the body
+    differs, errors.InFlight (`IDEMPOTENCY_KEY_IN_FLIGHT`) while the first request is still being worked on.
     """
     key = key_of(call)
     if key is None:

@@ -47,6 +47,7 @@ def describe(routes: Sequence[Route]) -> dict[str, Any]:
         "paths": paths,
         "components": {
             "schemas": _numbers(components),
+            "responses": {f"Error{status}": _error(status) for status in _ERRORS},
             "securitySchemes": {
                 "token": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
                 "signature": {
@@ -114,7 +115,7 @@ def _operation(route: Route) -> dict[str, Any]:
             "content": {media: {"schema": schema} for media in route.request_media},
         }
     for status in _error_statuses(route):
-        operation["responses"][str(status)] = _error(status)
+        operation["responses"][str(status)] = {"$ref": f"#/components/responses/Error{status}"}
     return operation
 
 

@@ -1,7 +1,7 @@
 """Reading orders and instructions: every rule of the wire contract, every failure listed, in field order.
 
-This is the hottest code of the product, so it is written for speed: msgspec decodes into structs of untyped fields (which
-also drops what the contract doesn't know), and each rule is one comparison in the good case.
+This is the hottest code of the product, so it is written for speed: msgspec decodes into structs of untyped fields
+(which also drops what the contract doesn't know), and each rule is one comparison in the good case.
 """
 
 from __future__ import annotations
@@ -149,15 +149,15 @@ def read_change(body: bytes) -> Change:
     failures: list[Failure] = []
     if sent.customer_ref is not None and not (type(sent.customer_ref) is str and _REF.fullmatch(sent.customer_ref)):
         _ref_failure(failures, "CUSTOMER_REF", "customerRef", sent.customer_ref)
-    if sent.direction is not None and sent.direction not in _DIRECTIONS:
+    if sent.direction is not None and not (type(sent.direction) is str and sent.direction in _DIRECTIONS):
         _direction_failure(failures, sent.direction, "")
     amount = None
     raw = bytes(sent.amount)
     if raw != b"null":
         amount = _amount_text(raw, failures, "")
-    if sent.currency is not None and sent.currency not in EXPONENTS:
+    if sent.currency is not None and not (type(sent.currency) is str and sent.currency in EXPONENTS):
         _currency_failure(failures, sent.currency, "")
-    if sent.country is not None and sent.country not in COUNTRIES:
+    if sent.country is not None and not (type(sent.country) is str and sent.country in COUNTRIES):
         _country_failure(failures, sent.country, "")
     settled_by = None if sent.settled_by_date is None else _settled_by(sent.settled_by_date, failures, "")
     scheme_id = _scheme_id(sent.scheme_id, failures, "")

@@ -1,7 +1,7 @@
 """What clients may send to the order routes, for the description only: `order_bodies` does the reading.
 
-The reading is more lenient than this in places that old clients need (a number as an amount, an instrument id that isn't
-one): the description says what to send, not all that is taken.
+The reading is more lenient than this in places that old clients need (a number as an amount, an instrument id that
+isn't one): the description says what to send, not all that is taken.
 """
 
 from __future__ import annotations

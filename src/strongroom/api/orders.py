@@ -399,8 +399,8 @@ ROUTES: Sequence[Route] = (
         request=CancelRequest, replies={200: InstructionView},
     ),
     _tenant(
-        "PUT", _ORDER + "/metadata", "Replace an order's metadata", _WRITE, operation=put_metadata, request=MetadataRequest,
-        replies={200: None},
+        "PUT", _ORDER + "/metadata", "Replace an order's metadata", _WRITE, operation=put_metadata,
+        request=MetadataRequest, replies={200: None},
     ),
     _tenant(
         "DELETE", _ORDER + "/metadata", "Remove an order's metadata", _WRITE, operation=delete_metadata,
@@ -410,7 +410,9 @@ ROUTES: Sequence[Route] = (
         "PUT", _DEFAULTS, "Set a customer's defaults", _WRITE, operation=put_defaults, request=CustomerDefaultsRequest,
         replies={200: None},
     ),
-    _tenant("DELETE", _DEFAULTS, "Remove a customer's defaults", _WRITE, operation=delete_defaults, replies={200: None}),
+    _tenant(
+        "DELETE", _DEFAULTS, "Remove a customer's defaults", _WRITE, operation=delete_defaults, replies={200: None},
+    ),
     *(
         _tenant(
             method, f"{_DEFAULTS}/{part}", f"{verb} a customer's default {part}", _WRITE, operation=put_one_default,

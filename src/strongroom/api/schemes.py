@@ -49,13 +49,13 @@ class RuleBody(msgspec.Struct, rename="camel"):
     """Payout schemes only."""
 
 
-class DraftBody(msgspec.Struct, rename="camel"):
+class DraftBody(msgspec.Struct, rename="camel", kw_only=True):
     """A draft of a scheme; `agreementType` of collect schemes only."""
 
     draft_id: str
     name: str
     code: str
-    agreement_type: str | UnsetType | None
+    agreement_type: str | UnsetType | None = UNSET
     rules: list[RuleBody]
     last_modified: datetime
 

@@ -298,7 +298,7 @@ def _error_headers(error: StrongroomError) -> Sequence[tuple[bytes, bytes]]:
 async def _send_reply(send: Send, reply: Reply, correlation_id: str) -> None:
     content = reply.content if reply.content is not None else b"" if reply.body is None else _encode(reply.body)
     headers = [(b"x-correlation-id", correlation_id.encode()), *_SECURITY_HEADERS, *reply.headers]
-    if content:
+    if content or reply.content is not None:
         headers.append((b"content-type", reply.media))
     headers.append((b"content-length", str(len(content)).encode()))
     await send({"type": "http.response.start", "status": reply.status, "headers": headers})

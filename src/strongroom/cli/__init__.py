@@ -11,7 +11,7 @@ import warnings
 
 import typer
 
-from strongroom.cli import accounts, serve
+from strongroom.cli import accounts, demo, run, serve, work
 
 app = typer.Typer(
     name="strongroom",
@@ -20,8 +20,12 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.command("demo")(demo.demo)
+app.command("run")(run.run)
 app.command("serve")(serve.serve)
+app.command("work")(work.work)
 app.command("serve-api", hidden=True)(serve.serve_api)
+app.command("serve-worker", hidden=True)(work.serve_worker)
 app.add_typer(accounts.app, name="accounts")
 
 

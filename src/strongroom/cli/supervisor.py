@@ -97,9 +97,9 @@ class Supervisor:
         """
         for signum in (signal.SIGINT, signal.SIGTERM):
             signal.signal(signum, lambda *_: self._told_to_stop.set())
-        self._installation.start()
         parts: Sequence[Part] = ()
         try:
+            self._installation.start()
             parts = self._parts()
             self._keep_up(parts)
         finally:
@@ -111,7 +111,10 @@ class Supervisor:
         """The parts, in the order in which they are stopped."""
         installation, config = self._installation, self._installation.config
         installation.certificate()
-        parts = [Part("api", ["-m", "strongroom.cli", "serve-api"], to_variables(config))]
+        parts = [
+            Part("api", ["-m", "strongroom.cli", "serve-api"], to_variables(config)),
+            Part("worker", ["-m", "strongroom.cli", "serve-worker"], to_variables(config)),
+        ]
         if config.environment is Environment.SANDBOX:
             certificate = installation.simulator_certificate()
             command = [

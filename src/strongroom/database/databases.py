@@ -78,7 +78,20 @@ def url_of(
 
 
 def provision(admin_url: Secret[str], regions: Sequence[str], app_password: Secret[str]) -> None:
-    """Make what is missing: the application's role, the databases, their tables. Safe to run again, and at once."""
+    """Make what is missing: the application's role, the databases, their tables. Safe to run again, and at once.
+
+    Raises errors.Unavailable (`DATABASE_UNAVAILABLE`) with what the server says when it can't be used.
+    """
+    try:
+        _provision(admin_url, regions, app_password)
+    except (psycopg.OperationalError, psycopg.ProgrammingError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise Unavailable(
+            Failure("DATABASE_UNAVAILABLE", "The database can't be used: {reason}", {"reason": reason})
+        ) from error
+
+
+def _provision(admin_url: Secret[str], regions: Sequence[str], app_password: Secret[str]) -> None:
     with psycopg.connect(admin_url.reveal(), autocommit=True) as connection:
         with connection.transaction():
             connection.execute("select pg_advisory_xact_lock(7305808869231650927)")

@@ -122,16 +122,17 @@ class LocalAuthority:
             )
 
     def _is_good(self, made: Certificate, authority: x509.Certificate, wanted: Sequence[str]) -> bool:
-        if not (made.chain.exists() and made.key.exists()):
-            return False
-        certificate = x509.load_pem_x509_certificate(made.chain.read_bytes())
-        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        """Whether the files are there, whole and of the authority, for the names, with enough time left."""
         try:
+            certificate = x509.load_pem_x509_certificate(made.chain.read_bytes())
+            key = serialization.load_pem_private_key(made.key.read_bytes(), password=None)
             certificate.verify_directly_issued_by(authority)
-        except (InvalidSignature, ValueError, TypeError):
+            names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        except (FileNotFoundError, InvalidSignature, ValueError, TypeError, x509.ExtensionNotFound):
             return False
         return (
-            list(names) == [_general_name(name) for name in wanted]
+            key.public_key() == certificate.public_key()
+            and list(names) == [_general_name(name) for name in wanted]
             and certificate.not_valid_after_utc - self._clock.now() >= RENEWED_BEFORE
         )
 

@@ -13,6 +13,11 @@ import structlog
 _SET_PARENT_DEATH_SIGNAL: Final = 1
 """`PR_SET_PDEATHSIG` of prctl(2)."""
 
+_TRACEBACKS: Final = structlog.processors.ExceptionRenderer(
+    structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+)
+"""Without the values of variables: they hold tokens, names and amounts."""
+
 
 def configure_logs(*, level: int = logging.INFO) -> None:
     """Log from `level` up."""
@@ -22,7 +27,9 @@ def configure_logs(*, level: int = logging.INFO) -> None:
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.dev.ConsoleRenderer() if for_people else structlog.processors.dict_tracebacks,
+            structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+            if for_people
+            else _TRACEBACKS,
             *([] if for_people else [structlog.processors.JSONRenderer()]),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),

@@ -231,6 +231,7 @@ async def _intend(op: Operation) -> list[_Due]:
             counterparty=accounts[instrument_id.bytes],
             due_on=settled_by,
             remittance=_remittance(content),
+            instruction=instruction_id.hex,
         )
         if app_id is None:
             await _hold(op, order_id, instruction_id, "NO_ROUTE")

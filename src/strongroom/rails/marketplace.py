@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from strongroom.kernel.errors import Failure, NotFound
+from strongroom.rails.bank import profile
 from strongroom.rails.contract import App, Direction, PaymentMethod
 
 SIMULATOR: Final = "simulator"
@@ -50,14 +51,7 @@ _APPS: Final[Sequence[App]] = (
         countries=SEPA_COUNTRIES,
         methods=(PaymentMethod(id="sepa-credit-transfer", name="SEPA credit transfer", tags=("bank", "file")),),
         tags=("bank", "file", "sepa"),
-        settings={
-            "accountHolder": "Name of the holder of the account that pays, at most 70 characters.",
-            "iban": "IBAN of the account that pays.",
-            "bic": "BIC of the bank that keeps it (ISO 9362).",
-            "addressStyle": "How the bank wants addresses: structured, or hybrid.",
-            "batchBooking": "Whether the bank books a batch as one line (true) or every payment on its own (false).",
-            "maxTransactionsPerFile": "Most payments that the bank takes in one file.",
-        },
+        settings=profile.SETTINGS,
         is_file_rail=True,
         lead_days=1,
     ),

@@ -1,7 +1,7 @@
 """Matching: what the lines of a bank's report say about our transactions. Pure.
 
-A line is one payment in an entry; an entry without details is one line, or one for each payment when it books a batch of
-ours as a whole. The lines of an entry always add up to the entry. A line is matched by our own reference alone (ISO
+A line is one payment in an entry; an entry without details is one line, or one for each payment when it books a batch
+of ours as a whole. The lines of an entry always add up to the entry. A line is matched by our own reference alone (ISO
 20022 `EndToEndId`, which is the transaction's id), or by the batch or message id of a file of ours; never because an
 amount, a day or a name happens to fit.
 
@@ -39,7 +39,7 @@ _REFERENCE: Final = re.compile(r"[0-9a-fA-F]{32}", re.ASCII)
 _BATCH: Final = re.compile(r"[0-9a-fA-F]{32}[0-9]{3}", re.ASCII)
 _REASON_CODE: Final = re.compile(r"[A-Z0-9]{4}", re.ASCII)
 _RETURN_CODES: Final = frozenset({"RRTN", "RPCR"})
-"""Sub-families of ISO's bank transaction codes: reversal due to a payment's return, or to a request for its cancellation."""
+"""Sub-families of ISO's bank transaction codes: reversal due to a payment's return, or to its recall."""
 
 
 class Role(enum.StrEnum):
@@ -107,10 +107,12 @@ class Named:
 class Line:
     """One payment of a booked entry, judged.
 
-    `money` is what it does to the account (negative: a debit). Matched when `transaction_id` is set; else a break with a
-    `reason`, which is `about` a transaction if it names one. `outcome` is what it newly says of its transaction.
+    `position` counts the report's entries from 1. `money` is what it does to the account (negative: a debit). Matched
+    when `transaction_id` is set; else a break with a `reason`, `about` a transaction if it names one. `outcome` is what
+    it newly says of its transaction.
     """
 
+    position: int
     entry: Entry
     detail: EntryDetail | None
     money: Money
@@ -136,7 +138,12 @@ def named(entries: Iterable[Entry]) -> Named:
 def match(entries: Iterable[Entry], knowledge: Knowledge) -> list[Line]:
     """Judge every booked entry, in order; nothing is matched twice. Entries that aren't booked moved no money: none."""
     matcher = _Matcher(knowledge)
-    return [line for entry in entries for claim in _claims(entry) for line in matcher.judge(claim)]
+    return [
+        line
+        for position, entry in enumerate(entries, start=1)
+        for claim in _claims(entry)
+        for line in matcher.judge(position, claim)
+    ]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,7 +207,7 @@ def _claim(entry: Entry, detail: EntryDetail, money: Money) -> _Claim:
 
 
 def _as_a_whole(entry: Entry) -> _Claim:
-    """An entry whose details don't add up to it: matched only if the bank left amounts out and ours come to the entry."""
+    """An entry whose details don't add up to it: matched only if amounts were left out and ours come to the entry."""
     references = [_ours(_REFERENCE, detail.end_to_end_id, detail.instruction_id) for detail in entry.details]
     fault = None
     if any(detail.money and detail.money.currency != entry.money.currency for detail in entry.details):
@@ -247,7 +254,7 @@ class _Matcher:
         self._knowledge = knowledge
         self._taken: set[tuple[UUID, Role]] = set()
 
-    def judge(self, claim: _Claim) -> list[Line]:
+    def judge(self, position: int, claim: _Claim) -> list[Line]:
         """The claim's lines: one for each transaction when it is matched, one when it is a break."""
         known = self._find(claim)
         reason = claim.fault or self._fault(claim, known)
@@ -255,6 +262,7 @@ class _Matcher:
             about = known[0].transaction_id if len(known) == 1 else None
             return [
                 Line(
+                    position=position,
                     entry=claim.entry,
                     detail=claim.detail,
                     money=claim.signed,
@@ -264,7 +272,7 @@ class _Matcher:
                     reason=reason,
                 )
             ]
-        return [self._take(claim, transaction) for transaction in known]
+        return [self._take(position, claim, transaction) for transaction in known]
 
     def _find(self, claim: _Claim) -> list[Known]:
         """The transactions that the claim names; none when one of them isn't known."""
@@ -296,7 +304,7 @@ class _Matcher:
             return Reason.BOOKED_THOUGH_REFUSED
         return None
 
-    def _take(self, claim: _Claim, known: Known) -> Line:
+    def _take(self, position: int, claim: _Claim, known: Known) -> Line:
         role = Role.RETURN if claim.is_credit else Role.EXECUTION
         self._taken.add((known.transaction_id, role))
         reference = known.transaction_id.hex
@@ -308,6 +316,7 @@ class _Matcher:
             kind, reason = OutcomeKind.REFUSED, f"{RETURNED}-{claim.return_code}" if claim.return_code else RETURNED
         detail = claim.detail
         return Line(
+            position=position,
             entry=claim.entry,
             detail=detail,
             money=known.money if claim.is_credit else Money(-known.money.minor, known.money.currency),

@@ -2,16 +2,15 @@
 (pain.002, see `status_reports`).
 
 A file is taken in whole or not at all, in one operation: what it says of transactions, its lines, the bytes it came in.
-A statement is the account's book: all that it books becomes lines, each of them MATCHED or a BREAK. A notification tells
-of the same bookings, earlier or in more detail, and has no balance to be checked against: it moves transactions, but
-leaves no lines, so that a booking told of twice is counted once, by its statement, and a payment booked twice is seen.
+A statement is the account's book: all that it books becomes lines, each of them MATCHED or a BREAK. A notification
+tells of the same bookings, earlier or in more detail, and has no balance to be checked against: it moves transactions,
+but leaves no lines. So a booking told of twice counts once, by its statement, and a payment booked twice shows.
 
 The same report again changes nothing; one of the same name that says something else is refused.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import re
 import zlib
@@ -28,7 +27,6 @@ from strongroom.audit import record
 from strongroom.database import Operation, pack_bytes, pack_dates, pack_texts, pack_uuids
 from strongroom.kernel.errors import Conflict, Failure, Invalid, NotFound, Refused
 from strongroom.kernel.ids import StatementId, new_uuid, parse_uuid
-from strongroom.kernel.money import Money
 from strongroom.payments.apps import find_paying_accounts
 from strongroom.payments.transactions import apply_outcomes
 from strongroom.rails.contract import Outcome
@@ -124,8 +122,8 @@ def read_report(document: bytes) -> Report:
         raise Invalid(
             Failure(
                 "REPORT_NOT_RECOGNISED",
-                "This is none of the reports that are read: account statements (camt.053), notifications (camt.054) and "
-                "payment status reports (pain.002) of ISO 20022, in XML.",
+                "This is none of the reports that are read: account statements (camt.053), notifications (camt.054) "
+                "and payment status reports (pain.002) of ISO 20022, in XML.",
             )
         )
     kind = found[1]
@@ -156,7 +154,8 @@ async def import_report(op: Operation, report: Report) -> Sequence[Imported]:
     for part in booked:
         taken.append(await _take(op, part, file_id))
     if any(part.is_new for part in taken):
-        await _insert(op, file_id, FILE, f"{FILE}\n{file_id}", report.digest, _seal_file(op, file_id, report.document))
+        sealed = op.cipher.seal("statements", "sealed", file_id.bytes, report.document)
+        await _insert(op, file_id, FILE, identity=f"{FILE}\n{file_id}", digest=report.digest, sealed=sealed)
     return taken
 
 
@@ -258,8 +257,8 @@ async def _check_accounts(op: Operation, booked: Iterable[_Booked]) -> None:
         raise Refused(
             Failure(
                 "STATEMENT_OF_ANOTHER_ACCOUNT",
-                "The file holds a statement of an account that this tenant doesn't pay from. Send it to the tenant whose "
-                "app is configured with that IBAN, or configure the app; nothing of the file was taken in.",
+                "The file holds a statement of an account that this tenant doesn't pay from. Send it to the tenant "
+                "whose app is configured with that IBAN, or configure the app; nothing of the file was taken in.",
             )
         )
 
@@ -276,8 +275,9 @@ async def _take(op: Operation, part: _Booked, file_id: UUID) -> Imported:
     statement_id = StatementId(new_uuid())
     content = _content(part, file_id, lines, moved)
     if isinstance(part, camt.Statement):
-        content = _with_balances(content, part, await _gap(op, part))
-    await _insert(op, statement_id, kind, identity, digest, seal_statement(op, statement_id, content))
+        content = _with_balances(content, part, await _remarks_on_series(op, part))
+    sealed = seal_statement(op, statement_id, content)
+    await _insert(op, statement_id, kind, identity=identity, digest=digest, sealed=sealed)
     if isinstance(part, camt.Statement):
         await _insert_lines(op, statement_id, part, lines)
     await _record(op, statement_id, kind, content)
@@ -291,7 +291,8 @@ async def _take_status_report(op: Operation, report: pain002.StatusReport, file_
         return seen
     statement_id = StatementId(new_uuid())
     content = await status_reports.apply(op, report, file_id)
-    await _insert(op, statement_id, STATUS_REPORT, identity, digest, seal_statement(op, statement_id, content))
+    sealed = seal_statement(op, statement_id, content)
+    await _insert(op, statement_id, STATUS_REPORT, identity=identity, digest=digest, sealed=sealed)
     await _record(op, statement_id, STATUS_REPORT, content)
     return Imported(statement_id=statement_id, kind=STATUS_REPORT, is_new=True, content=content)
 
@@ -306,7 +307,7 @@ def _identity(kind: str, part: _Booked) -> str:
 
 def _digest(part: _Booked) -> str:
     """What a report says of money; a copy that the bank marks or dates as one says the same."""
-    balances = ()
+    balances: tuple[tuple[int, str], ...] = ()
     if isinstance(part, camt.Statement):
         balances = tuple((balance.money.minor, balance.money.currency) for balance in (part.opening, part.closing))
     entries = [
@@ -347,8 +348,8 @@ async def _find_seen(op: Operation, identity: str, digest: str, name: str) -> Im
         raise Conflict(
             Failure(
                 "STATEMENT_DIFFERS",
-                "A report {name} was taken in before as {statementId} and said something else. Nothing of this file was "
-                "taken in; ask the bank which of the two is right.",
+                "A report {name} was taken in before as {statementId} and said something else. Nothing of this file "
+                "was taken in; ask the bank which of the two is right.",
                 {"name": name, "statementId": str(statement_id)},
             )
         )
@@ -396,7 +397,7 @@ def _content(part: _Booked, file_id: UUID, lines: Sequence[Line], moved: int) ->
     )
 
 
-def _with_balances(content: StatementContent, statement: camt.Statement, gap: Remark | None) -> StatementContent:
+def _with_balances(content: StatementContent, statement: camt.Statement, remarks: Sequence[Remark]) -> StatementContent:
     return msgspec.structs.replace(
         content,
         currency=statement.opening.money.currency,
@@ -404,14 +405,15 @@ def _with_balances(content: StatementContent, statement: camt.Statement, gap: Re
         opening_on=statement.opening.on,
         closing=statement.closing.money.minor,
         closing_on=statement.closing.on,
-        remarks=[*content.remarks, gap] if gap else content.remarks,
+        remarks=[*content.remarks, *remarks],
     )
 
 
-async def _gap(op: Operation, statement: camt.Statement) -> Remark | None:
-    """A remark when statements seem to be missing before this one, by the bank's numbers (which start again each year)."""
+async def _remarks_on_series(op: Operation, statement: camt.Statement) -> list[Remark]:
+    """Whether statements seem to be missing before this one, by the bank's numbers (which may start again each year),
+    and whether it goes on from the balance where the one before ended."""
     if statement.sequence is None:
-        return None
+        return []
     rows = await op.rows(
         "select statement_id, sealed from statements where tenant_id = %s and kind = %s "
         "order by statement_id desc limit %s",
@@ -419,24 +421,36 @@ async def _gap(op: Operation, statement: camt.Statement) -> Remark | None:
         STATEMENT,
         RECENT,
     )
-    earlier = [
-        content.sequence
-        for statement_id, sealed in rows
-        if (content := open_statement(op, statement_id, sealed)).account == statement.account.iban
-        and content.sequence is not None
-    ]
-    last = max((number for number in earlier if number < statement.sequence), default=None)
-    if last is None or last + 1 == statement.sequence:
-        return None
-    return Remark(
-        "STATEMENTS_MISSING",
-        "The last statement of this account before it has the number {last}, this one {sequence}: ask the bank for those "
-        "in between.",
-        {"last": last, "sequence": statement.sequence},
-    )
+    contents = (open_statement(op, statement_id, sealed) for statement_id, sealed in rows)
+    earlier = {
+        content.sequence: content
+        for content in contents
+        if content.account == statement.account.iban and content.sequence and content.sequence < statement.sequence
+    }
+    if not earlier:
+        return []
+    last = earlier[max(earlier)]
+    if last.sequence != statement.sequence - 1:
+        return [
+            Remark(
+                "STATEMENTS_MISSING",
+                "The last statement of this account before it has the number {last}, this one {sequence}: ask the bank "
+                "for those in between.",
+                {"last": max(earlier), "sequence": statement.sequence},
+            )
+        ]
+    if last.closing != statement.opening.money.minor:
+        return [
+            Remark(
+                "BALANCE_NOT_CARRIED_OVER",
+                "It doesn't begin with the balance with which number {last} ended: ask the bank.",
+                {"last": max(earlier)},
+            )
+        ]
+    return []
 
 
-async def _insert(op: Operation, statement_id: UUID, kind: str, identity: str, digest: str, sealed: bytes) -> None:
+async def _insert(op: Operation, statement_id: UUID, kind: str, *, identity: str, digest: str, sealed: bytes) -> None:
     await op.run(
         "insert into statements (tenant_id, statement_id, content_hash, identity_hash, kind, sealed, imported_at) "
         "values (%s, %s, %s, %s, %s, %s, %s)",
@@ -453,7 +467,6 @@ async def _insert(op: Operation, statement_id: UUID, kind: str, identity: str, d
 async def _insert_lines(
     op: Operation, statement_id: StatementId, statement: camt.Statement, lines: Sequence[Line]
 ) -> None:
-    positions = {id(entry): position for position, entry in enumerate(statement.entries, start=1)}
     for start in range(0, len(lines), _CHUNK):
         chunk = lines[start : start + _CHUNK]
         first = start + 1
@@ -473,17 +486,17 @@ async def _insert_lines(
             pack_dates([line.entry.booked_on or statement.closing.on for line in chunk]),
             pack_bytes(
                 [
-                    seal_line(op, statement_id, number, _line_content(line, positions[id(line.entry)]))
+                    seal_line(op, statement_id, number, _line_content(line))
                     for number, line in enumerate(chunk, start=first)
                 ]
             ),
         )
 
 
-def _line_content(line: Line, position: int) -> LineContent:
+def _line_content(line: Line) -> LineContent:
     entry, detail = line.entry, line.detail
     return LineContent(
-        entry=position,
+        entry=line.position,
         minor=line.money.minor,
         currency=line.money.currency,
         reason=line.reason or "",
@@ -501,7 +514,3 @@ def _line_content(line: Line, position: int) -> LineContent:
 async def _record(op: Operation, statement_id: StatementId, kind: str, content: StatementContent) -> None:
     detail = f"kind={kind} matched={content.matched.count} breaks={content.breaks.count} moved={content.moved}"
     await record(op, "statement.import", "statement", statement_id, detail=detail)
-
-
-def _seal_file(op: Operation, file_id: UUID, document: bytes) -> bytes:
-    return op.cipher.seal("statements", "sealed", file_id.bytes, document)

@@ -1,8 +1,8 @@
 """Payment status reports (pain.002): what a bank says of a file of ours before it books anything.
 
-A rejection is final and refuses its payments, with the bank's reason. Acceptance of any degree leaves them pending: that
-money moved is for the statement to say. A rejection as a duplicate says nothing about the first delivery, so nothing is
-done with it.
+A rejection is final and refuses its payments, with the bank's reason. Acceptance of any degree leaves them pending:
+that money moved is for the statement to say. A rejection as a duplicate says nothing about the first delivery, so
+nothing is done with it.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ async def apply(op: Operation, report: StatusReport, document_id: UUID) -> State
         raise Refused(
             Failure(
                 "REPORT_OF_UNKNOWN_FILE",
-                "The report answers a payment file that this tenant didn't send. Send it to the tenant that did; nothing "
-                "of it was taken in.",
+                "The report answers a payment file that this tenant didn't send. Send it to the tenant that did; "
+                "nothing of it was taken in.",
             )
         )
     orders = [(payment.batch_id, payment.end_to_end_id) for payment in file.payments]

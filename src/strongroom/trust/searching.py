@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import struct
-from collections.abc import AsyncIterable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
@@ -67,23 +67,27 @@ def amount_patterns(what: str, amount: Decimal, minor: int) -> Sequence[Pattern]
 
 @dataclass(slots=True)
 class Search:
-    """A running search: how much was looked through, and what was found where."""
+    """A running search of one place: how much was looked through, and what was found where."""
 
+    place: str
     patterns: Sequence[Pattern]
     expected: Sequence[bytes] = ()
-    """What has to be found somewhere, or the search saw nothing of what it should see."""
+    """What has to be found somewhere, or the search didn't see what it should."""
     size: int = 0
     found: list[str] = field(default_factory=list)
-    seen: set[bytes] = field(default_factory=set)
+    _seen: set[bytes] = field(default_factory=set)
+
+    @property
+    def saw_everything(self) -> bool:
+        """Whether all that had to be found was found."""
+        return len(self._seen) == len(self.expected)
 
     def file(self, path: Path, name: str) -> None:
         """Look through a file."""
         with path.open("rb") as file:
-            self._pieces(iter(lambda: file.read(PIECE), b""), name)
-
-    def bytes(self, content: bytes, name: str) -> None:
-        """Look through some bytes."""
-        self._pieces([content], name)
+            tail = b""
+            while piece := file.read(PIECE):
+                tail = self._look(tail, piece, name)
 
     async def stream(self, pieces: AsyncIterable[memoryview | bytes | bytearray], name: str) -> None:
         """Look through a stream."""
@@ -95,27 +99,19 @@ class Search:
                 gathered.clear()
         self._look(tail, bytes(gathered), name)
 
-    def _pieces(self, pieces: Iterable[bytes] | Iterator[bytes], name: str) -> None:
-        tail = b""
-        for piece in pieces:
-            tail = self._look(tail, piece, name)
-
     def _look(self, tail: bytes, piece: bytes, name: str) -> bytes:
         self.size += len(piece)
+        if not piece.strip(b"\0"):
+            return b""  # what was allocated and never written: no pattern begins or ends with a zero
         window = tail + piece
         for pattern in self.patterns:
             if pattern.content in window:
                 finding = f"{pattern.form}, in {name}"
                 if finding not in self.found:
                     self.found.append(finding)
-        for wanted in self.expected:
-            if wanted not in self.seen and wanted in window:
-                self.seen.add(wanted)
-        return window[-self._overlap :]
-
-    @property
-    def _overlap(self) -> int:
-        return max(len(content) for content in (*(pattern.content for pattern in self.patterns), *self.expected))
+        self._seen.update(wanted for wanted in self.expected if wanted in window)
+        longest = max(len(content) for content in (*(pattern.content for pattern in self.patterns), *self.expected))
+        return window[-longest:]
 
 
 def _base64_forms(plain: bytes) -> Iterator[bytes]:

@@ -26,14 +26,14 @@ from strongroom.tenancy import (
     create_account,
     create_tenant,
     find_account,
-    hold_tenant,
+    find_tenant,
     plan_tenant,
     register_account,
     register_tenant,
 )
 from strongroom.trust.client import Caller, Client, Key
 from strongroom.trust.workbench import AdminConnection, Workbench
-from strongroom.vault import create_keys
+from strongroom.vault import ensure_keys
 
 PROVER: Final = operator("prove")
 COMPANY: Final = "strongroom prove (made by the checks, not a customer)"
@@ -120,14 +120,13 @@ async def stage(bench: Workbench) -> AsyncIterator[Stage]:
 
 async def _set(bench: Workbench) -> Stage:
     first, last = bench.config.regions[0], bench.config.regions[-1]
-    for account in ACCOUNTS:
-        await _open_account(bench, account, first)
-    account_keys = {account: await _key(bench, account, None) for account in ACCOUNTS}
+    accounts = {number: await _open_account(bench, number, first) for number in ACCOUNTS}
+    account_keys = {number: await _key(bench, number, None) for number in ACCOUNTS}
     seats = []
     for tenant, account, region in zip(
         TENANTS, (ACCOUNTS[0], ACCOUNTS[0], ACCOUNTS[1]), (first, last, first), strict=True
     ):
-        await _open_tenant(bench, account, tenant, region)
+        await _open_tenant(bench, accounts[account], tenant, region)
         key = await _key(bench, account, tenant)
         seats.append(
             Seat(account_id=account, tenant_id=tenant, region=region, key=key, account_key=account_keys[account])
@@ -136,27 +135,27 @@ async def _set(bench: Workbench) -> Stage:
     return Stage(here=here, abroad=abroad, other=other, client=Client(bench))
 
 
-async def _open_account(bench: Workbench, account_id: AccountId, region: str) -> None:
+async def _open_account(bench: Workbench, account_id: AccountId, region: str) -> Account:
     async with bench.databases.operation(PROVER, account=account_id, region=region) as op:
-        if await op.row("select from accounts where account_id = %s", account_id) is None:
-            await create_keys(op, bench.keyring.master)
-            await create_account(op, Account(account_id=account_id, company_name=COMPANY, license=License()))
-        await register_account(bench.databases, account_id, region)
-
-
-async def _open_tenant(bench: Workbench, account_id: AccountId, tenant_id: TenantId, region: str) -> None:
-    async with bench.databases.operation(PROVER, account=account_id) as op:
+        await ensure_keys(op, bench.keyring.master)
         account = await find_account(op)
         if account is None:
-            raise LookupError("the stage's account was made a moment ago")
-        tenant = plan_tenant(
-            op, account, tenant_id=tenant_id, name=COMPANY, address=None, region=region, in_use=0
-        )
-    async with bench.databases.operation(PROVER, account=account_id, tenant=tenant_id, region=region) as op:
-        if not await hold_tenant(op):
-            await create_keys(op, bench.keyring.master)
+            account = Account(account_id=account_id, company_name=COMPANY, license=License())
+            await create_account(op, account)
+    await register_account(bench.databases, account_id, region)
+    return account
+
+
+async def _open_tenant(bench: Workbench, account: Account, tenant_id: TenantId, region: str) -> None:
+    async with bench.databases.operation(
+        PROVER, account=account.account_id, tenant=tenant_id, region=region
+    ) as op:
+        await ensure_keys(op, bench.keyring.master)
+        tenant = await find_tenant(op)
+        if tenant is None:
+            tenant = plan_tenant(op, account, name=COMPANY, address=None, in_use=0)
             await create_tenant(op, tenant)
-        await register_tenant(bench.databases, tenant)
+    await register_tenant(bench.databases, tenant)
 
 
 async def _key(bench: Workbench, account: AccountId, tenant: TenantId | None) -> Key:

@@ -1,10 +1,10 @@
 """ENC-2: nothing that describes a transaction stands anywhere in clear.
 
 Canaries (a text, two account numbers and an amount, fresh in every run) are sent through the public API on every way in,
-into every region. After a checkpoint the installation's whole data directory is read byte for byte (write-ahead log and
+into two regions. After a checkpoint the installation's whole data directory is read byte for byte (write-ahead log and
 server log included), and a base backup made for the purpose; what the database compresses is unpacked by reading every
-column of every table as administrator. What must be found (the run's own API keys' ids, which are in clear by design)
-is looked for on the same walk, so that a search that saw nothing can't pass.
+column of every table as administrator. What must be found (the ids of the run's own API keys, which are in clear by
+design) is looked for on the same walk, so that a search that saw nothing can't pass.
 
 Not searched: files on their way to and from banks (`files/outbox`, `files/inbox`), which are in clear by nature, and the
 database's programs.
@@ -17,7 +17,7 @@ import os
 import secrets
 import shutil
 import string
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from decimal import Decimal
@@ -25,20 +25,20 @@ from pathlib import Path
 from typing import Any, Final
 
 import msgspec
-from psycopg import sql
-
-from strongroom.database import CATALOGUE, EmbeddedServer
+from strongroom.database import EmbeddedServer
 from strongroom.database.databases import DIRECTORY
 from strongroom.trust.client import Caller
+from strongroom.trust.columns import search_columns
 from strongroom.trust.searching import Pattern, Search, amount_patterns, text_patterns
-from strongroom.trust.stage import Seat, Stage, stage
+from strongroom.trust.stage import stage
 from strongroom.trust.verdicts import CannotTell, Figure, Findings
 from strongroom.trust.workbench import Workbench
 
 _BANK_CODE: Final = "37040044"
 _FAR_OFF: Final = "2099-12-31"
-_GIB: Final = 1 << 30
+_ORDERS: Final = "/v1/order-management"
 _MIB: Final = 1 << 20
+_GIB: Final = 1 << 30
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,10 +57,9 @@ class Canaries:
 
     @property
     def iban(self) -> str:
-        """An IBAN with the account number in it and right check digits (ISO 13616)."""
+        """An IBAN with the account number in it and right check digits (ISO 13616, ISO 7064 MOD 97-10)."""
         bban = _BANK_CODE + self.account
-        check = 98 - int(bban + "131400") % 97  # DE00 behind the BBAN, letters as numbers
-        return f"DE{check:02}{bban}"
+        return f"DE{98 - int(bban + '131400') % 97:02}{bban}"
 
     @property
     def patterns(self) -> Sequence[Pattern]:
@@ -71,6 +70,11 @@ class Canaries:
             *text_patterns("account number", self.number),
             *amount_patterns("amount", self.amount, self.minor),
         ]
+
+    def count_in(self, content: bytes) -> int:
+        """How many of them a request carries."""
+        values = (self.text, self.iban, self.number, str(self.amount))
+        return sum(content.count(value.encode()) for value in values)
 
 
 def draw_canaries() -> Canaries:
@@ -91,10 +95,8 @@ def draw_canaries() -> Canaries:
 async def check_at_rest(bench: Workbench) -> Figure:
     """See the module."""
     if bench.server is None:
-        raise CannotTell(
-            "The database is on a server of your own, whose files can't be read from here: nothing is claimed."
-        )
-    canaries, findings, planted = draw_canaries(), Findings(), 0
+        raise CannotTell("The database is on a server of your own, whose files can't be read from here.")
+    canaries, planted = draw_canaries(), 0
     async with stage(bench) as scene:
         seats = (scene.here, scene.abroad)
         for seat in seats:
@@ -102,18 +104,130 @@ async def check_at_rest(bench: Workbench) -> Figure:
         async with bench.admin(DIRECTORY) as connection:
             await connection.execute("checkpoint")
         known = [seat.key.public_key.bytes for seat in seats]
-        searched = [
-            await _search_columns(bench, canaries, findings, scene),
-            *await asyncio.to_thread(_search_files, bench, bench.server, canaries, known),
+        findings = Findings()
+        searches = [
+            await search_columns(bench, findings, Search("every column", canaries.patterns, known)),
+            *await asyncio.to_thread(_search_files, bench, bench.server, canaries.patterns, known),
         ]
-    for search in searched:
-        findings.expect(
-            len(search.seen) == len(search.expected), f"the search of {search.where} did not see what it must see"
-        )
-        for found in search.search.found:
+    for search in searches:
+        findings.expect(search.saw_everything, f"the search of {search.place} did not see what it has to see")
+        for found in search.found:
             findings.expect(False, f"found in clear: {found}")
-    size = sum(search.size for search in searched)
+    size = sum(search.size for search in searches)
     volume = f"{size / _GIB:.2f} GiB" if size >= _GIB else f"{size / _MIB:.0f} MiB"
-    return findings.figure(
-        f"{planted} canaries, {volume} searched (data directory, write-ahead log, backup, every column), 0 found"
-    )
+    places = ", ".join(search.place for search in searches)
+    return findings.figure(f"{planted} canaries, {volume} searched ({places}), 0 found")
+
+
+async def _plant(caller: Caller, canaries: Canaries) -> int:
+    """Send canaries on every way in; returns how many there were."""
+    text, amount = canaries.text, str(canaries.amount)
+    customer, order = f"{text}-customer", f"{text}-order"
+    note = {f"{text}-key": f"{text} paid to {canaries.iban}"}
+    person = {
+        "accountHolderName": f"Ada {text}",
+        "address": {"streetAddress": f"{text} Street 1", "locality": text, "postCode": "50667", "country": "DE"},
+    }
+    planted = 0
+
+    def instruction(ref: str) -> dict[str, Any]:
+        return {
+            "instructionRef": f"{text}-{ref}",
+            "customerRef": customer,
+            "direction": "CREDIT",
+            "amount": amount,
+            "currency": "EUR",
+            "country": "DE",
+            "settledByDate": _FAR_OFF,
+            "metadata": note,
+        }
+
+    async def send(method: str, path: str, body: object, *, media: str = "application/json", fails: bool = False) -> None:
+        nonlocal planted
+        content = body if isinstance(body, bytes) else msgspec.json.encode(body)
+        planted += canaries.count_in(content)
+        if fails:
+            await caller.send(method, path, content, content_type=media)
+        else:
+            await caller.done(method, path, content, content_type=media)
+
+    vault = f"/v1/customer-vault/{customer}"
+    iban = {"type": "BANK_ACCOUNT", "iban": canaries.iban, **person}
+    number = {"type": "BANK_ACCOUNT", "accountNumber": canaries.number, "bankCode": "110000", "country": "US", **person}
+    whole = {
+        "orderRef": order,
+        "metadata": note,
+        "customerDefaults": {customer: {"metadata": note}},
+        "instructions": [instruction("first")],
+    }
+    line = {"orderRef": f"{text}-bulk", **instruction("line"), "bankAccount": iban}
+    row = (f"{text}-bulk", f"{text}-row", customer, "CREDIT", amount, "EUR", "DE", _FAR_OFF, f"Ada {text}", canaries.iban)
+    header = "orderRef,instructionRef,customerRef,direction,amount,currency,country,settledByDate,accountHolder,iban"
+    await send("POST", _ORDERS, whole)
+    await send("POST", f"{_ORDERS}/{order}/instruction", instruction("second"))
+    await send("PUT", f"{_ORDERS}/{order}/instruction/{text}-second", {"amount": amount, "metadata": note})
+    await send("POST", f"{_ORDERS}/{order}/instruction/{text}-second/cancel", {"reason": f"{text} changed their mind"})
+    await send("PUT", f"{_ORDERS}/{order}/metadata", note)
+    await send("PUT", f"{_ORDERS}/{order}/customer-defaults/{customer}", {"metadata": note})
+    await send("POST", f"{vault}/financial-instrument", iban)
+    await send("POST", f"{vault}/financial-instrument", number)
+    await send("PUT", vault, note)
+    await send("POST", f"{_ORDERS}/bulk", msgspec.json.encode(line), media="application/x-ndjson")
+    await send("POST", f"{_ORDERS}/bulk", f"{header}\n{','.join(row)}\n".encode(), media="text/csv")
+    # What is refused must leave nothing behind either.
+    await send("POST", _ORDERS, whole, fails=True)
+    await send("POST", _ORDERS, {**whole, "orderRef": f"{text} {canaries.iban}"}, fails=True)
+    await send("POST", f"{_ORDERS}/bulk", msgspec.json.encode({**line, "amount": f"{amount}9"}), media="application/x-ndjson")
+    keyed = {**whole, "orderRef": f"{text}-keyed"}
+    planted += canaries.count_in(msgspec.json.encode(keyed)) + 1
+    await caller.send("POST", _ORDERS, keyed, idempotency_key=f"{text}-key")
+    return planted
+
+
+def _search_files(
+    bench: Workbench, server: EmbeddedServer, patterns: Sequence[Pattern], known: Sequence[bytes]
+) -> Sequence[Search]:
+    root = bench.config.data_dir
+    write_ahead = server.data / "pg_wal"
+    left_out = {
+        write_ahead, server.directory / "engine", bench.config.files_dir / "outbox", bench.config.files_dir / "inbox",
+    }  # fmt: skip
+    directory, log = Search("data directory", patterns, known), Search("write-ahead log", patterns, known)
+    _walk(directory, root, left_out)
+    _walk(log, write_ahead, set())
+    backup = Search("backup", patterns, known)
+    place = server.directory / f"prove-{secrets.token_hex(4)}"
+    try:
+        _back_up(server, place)
+        _walk(backup, place, set())
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+    return [directory, log, backup]
+
+
+def _walk(search: Search, root: Path, left_out: set[Path]) -> None:
+    for path in _files(root, left_out):
+        # Temporary files come and go while the server runs.
+        with suppress(FileNotFoundError):
+            search.file(path, f"{search.place}, {path.relative_to(root)}")
+
+
+def _files(root: Path, left_out: set[Path]) -> Iterator[Path]:
+    for folder, folders, names in os.walk(root):
+        here = Path(folder)
+        folders[:] = [name for name in folders if here / name not in left_out]
+        for name in names:
+            path = here / name
+            if path.is_file() and not path.is_symlink():
+                yield path
+
+
+def _back_up(server: EmbeddedServer, place: Path) -> None:
+    owner = server.data.stat()
+    size = sum(path.stat().st_size for path in _files(server.data, set()))
+    free = shutil.disk_usage(server.directory).free
+    if free < 2 * size:
+        raise OSError(f"a base backup needs {2 * size // _MIB} MiB on the disk of {server.directory}, {free // _MIB} are free")
+    place.mkdir(mode=0o700)
+    os.chown(place, owner.st_uid, owner.st_gid)
+    server.run("pg_basebackup", "-D", str(place), "-c", "fast", "-X", "stream", "--no-sync")

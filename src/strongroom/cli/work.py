@@ -1,0 +1,115 @@
+"""`strongroom work`: the worker, which moves what is due, takes in what banks say, and forgets what has expired."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from strongroom.cli.settings import Database, DataDir, EnvironmentOption, config_for
+from strongroom.kernel.config import Environment
+
+if TYPE_CHECKING:
+    from strongroom.assembly import App
+
+PAUSE_S: Final = 0.5
+"""How long the worker rests when there was nothing to do."""
+INBOX_EVERY_S: Final = 1.0
+HOUSEKEEPING_EVERY_S: Final = 600.0
+
+
+def work(
+    *,
+    data_dir: DataDir = None,
+    environment: EnvironmentOption = Environment.SANDBOX,
+    port: Annotated[
+        int,
+        typer.Option("--port", envvar="STRONGROOM_PORT", min=1, max=65535, help="The API's port, for callbacks."),
+    ] = 8443,
+    simulator_port: Annotated[
+        int,
+        typer.Option("--simulator-port", envvar="STRONGROOM_SIMULATOR_PORT", min=0, max=65535, help="The simulator's."),
+    ] = 8444,
+    database: Database = None,
+) -> None:
+    """Carry out what is due until told to stop. `serve` runs one of these; more may run beside it."""
+    from strongroom.assembly import Installation
+
+    config = config_for(data_dir, environment, database, port=port, simulator_port=simulator_port)
+    installation = Installation(config)
+    installation.start()
+    try:
+        _run(installation.app())
+    finally:
+        installation.stop()
+
+
+def serve_worker() -> None:
+    """One part of `serve`: the worker. The settings come by environment variables."""
+    import os
+
+    from strongroom.assembly import Installation, from_variables
+
+    _run(Installation(from_variables(os.environ)).app())
+
+
+def _run(app: App) -> None:
+    import uvloop
+
+    from strongroom.kernel.telemetry import configure_logs
+
+    configure_logs()
+    uvloop.run(_work(app))
+
+
+async def _work(app: App) -> None:
+    """Work until SIGTERM or SIGINT; what is under way is finished first."""
+    from strongroom.payments.dispatch import run_forever
+
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signum, stop.set)
+    await app.open()
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(run_forever(app.dispatcher, app.config.regions, stop, PAUSE_S))
+            tasks.create_task(_every(INBOX_EVERY_S, stop, "inbox", lambda: _read_inbox(app)))
+            tasks.create_task(_every(HOUSEKEEPING_EVERY_S, stop, "housekeeping", lambda: _forget(app)))
+    finally:
+        await app.close()
+
+
+async def _every(pause_s: float, stop: asyncio.Event, name: str, turn: Callable[[], Awaitable[None]]) -> None:
+    """Take a turn again and again; one that fails on purpose is logged, and the next one comes all the same."""
+    import structlog
+
+    from strongroom.kernel.errors import StrongroomError
+
+    log = structlog.get_logger(__name__)
+    while not stop.is_set():
+        try:
+            await turn()
+        except StrongroomError as error:
+            log.warning("work.turn_failed", turn=name, code=error.code)
+        try:
+            async with asyncio.timeout(pause_s):
+                await stop.wait()
+        except TimeoutError:
+            continue
+
+
+async def _forget(app: App) -> None:
+    from strongroom.database.housekeeping import forget_expired
+    from strongroom.kernel.actors import system
+
+    await forget_expired(app.databases, system("housekeeping"))
+
+
+async def _read_inbox(app: App) -> None:
+    from strongroom.reconciliation import import_inbox
+
+    await import_inbox(app.databases, app.config.files_dir)

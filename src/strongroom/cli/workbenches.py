@@ -1,0 +1,186 @@
+"""Putting workbenches together: a running installation as the checks of `strongroom.trust` need it.
+
+Three kinds: `attached` to an installation that is being served already, `served_here` for one whose API (and, in the
+sandbox, simulator) is started for as long as it is needed, and `throw_away`, an installation made for one check.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import subprocess
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from granian.constants import Interfaces, SSLProtocols
+from granian.server.embed import Server
+
+from strongroom.api.table import ROUTES
+from strongroom.assembly import App, Installation
+from strongroom.cli.supervisor import choose_port
+from strongroom.identity import Certificate, Tokens, load_or_make_tokens
+from strongroom.kernel.clock import Clock
+from strongroom.kernel.config import Config, Environment
+from strongroom.kernel.errors import Failure, Unavailable
+from strongroom.kernel.secret import Secret
+from strongroom.kernel.telemetry import end_with_parent
+from strongroom.outbound import Destination, Outbound
+from strongroom.trust import Endpoint, Listener, Workbench
+
+START_TIMEOUT_S: Final = 30.0
+_LOOPBACK: Final = "127.0.0.1"
+_ANYWHERE: Final = frozenset({"0.0.0.0", "::", ""})  # noqa: S104  not bound here, only recognised
+
+Make = Callable[[Config], Installation]
+"""How an installation is made from its settings."""
+
+
+@asynccontextmanager
+async def attached(app: App) -> AsyncIterator[Workbench]:
+    """A workbench for an installation that is served at its configured ports. `app` is open."""
+    config, installation = app.config, app.installation
+    host = _LOOPBACK if config.host in _ANYWHERE else config.host
+    authority = installation.ca_file if config.certificate is None else None
+    api = Listener(name="API", host=host, port=config.port, trust=authority)
+    simulator, secret = None, None
+    if config.environment is Environment.SANDBOX:
+        simulator = Listener(
+            name="simulator", host=_LOOPBACK, port=config.simulator_port, trust=installation.ca_file
+        )
+        secret = Secret(installation.simulator_secret_file().read_text().strip())
+    allowed = [Destination(host=host, port=config.port, loopback_ok=True)]
+    async with Outbound(allowed=allowed, trust=authority) as outbound:
+        yield Workbench(
+            config=config,
+            clock=app.clock,
+            api=api,
+            simulator=simulator,
+            simulator_secret=secret,
+            endpoints=[
+                Endpoint(method=route.method, path=route.path, level=route.access.value) for route in ROUTES
+            ],
+            databases=app.databases,
+            keyring=app.keyring,
+            admin_url=installation.admin_url,
+            server=installation.server,
+            tokens=_tokens(config),
+            outbound=outbound,
+            claim=lambda other: type(installation)(other).prepare(),
+            other_world=lambda environment: throw_away(environment, config.regions),
+        )
+
+
+@asynccontextmanager
+async def served_here(installation: Installation) -> AsyncIterator[Workbench]:
+    """A workbench for a started installation whose API is served by this process, on a free port, while it lasts."""
+    ports = {"port": choose_port(_LOOPBACK, 0)}
+    if installation.config.environment is Environment.SANDBOX:
+        ports["simulator_port"] = choose_port(_LOOPBACK, 0)
+    config = dataclasses.replace(installation.config, host=_LOOPBACK, **ports)  # type: ignore[arg-type]  # ports only
+    here = type(installation)(config)
+    app = here.app(connections=4)
+    await app.open()
+    try:
+        async with contextlib.AsyncExitStack() as stack:
+            await stack.enter_async_context(listening(app.surface, config.port, here.certificate()))
+            if config.environment is Environment.SANDBOX:
+                await stack.enter_async_context(_simulator(here))
+            yield await stack.enter_async_context(attached(app))
+    finally:
+        await app.close()
+
+
+@asynccontextmanager
+async def throw_away(
+    environment: Environment, regions: tuple[str, ...], make: Make = Installation
+) -> AsyncIterator[Workbench]:
+    """A new installation of its own, with its own embedded database, running; gone afterwards."""
+    with tempfile.TemporaryDirectory(prefix="strongroom-prove-", ignore_cleanup_errors=True) as folder:
+        Path(folder).chmod(0o711)  # noqa: S103  the database's own user passes through; nothing can be listed
+        config = Config(data_dir=Path(folder) / environment.value, environment=environment, regions=regions)
+        installation = make(config)
+        await asyncio.to_thread(installation.start)
+        try:
+            async with served_here(installation) as bench:
+                yield bench
+        finally:
+            await asyncio.to_thread(installation.stop)
+
+
+@asynccontextmanager
+async def listening(application: Any, port: int, certificate: Certificate) -> AsyncIterator[None]:
+    """Serve an ASGI application over TLS from this process, on a port of the loopback interface.
+
+    Raises errors.Unavailable (`API_NOT_STARTED`).
+    """
+    server = Server(
+        application,
+        address=_LOOPBACK,
+        port=port,
+        interface=Interfaces.ASGINL,
+        websockets=False,
+        log_enabled=False,
+        ssl_cert=certificate.chain,
+        ssl_key=certificate.key,
+        ssl_protocol_min=SSLProtocols.tls12,
+    )
+    serving = asyncio.create_task(server.serve())
+    try:
+        await _wait_for(port, lambda: not serving.done(), "API")
+        yield
+    finally:
+        server.stop()
+        await serving
+
+
+@asynccontextmanager
+async def _simulator(installation: Installation) -> AsyncIterator[None]:
+    config, certificate = installation.config, installation.simulator_certificate()
+    process = subprocess.Popen(
+        [
+            sys.executable, "-P", "-m", "strongroom.rails.simulator",
+            "--data", str(config.data_dir / "simulator"),
+            "--port", str(config.simulator_port),
+            "--certificate", str(certificate.chain),
+            "--key", str(certificate.key),
+            "--secret-file", str(installation.simulator_secret_file()),
+            "--callback-ca", str(installation.ca_file),
+        ],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        preexec_fn=end_with_parent,  # noqa: PLW1509  nothing is done in the child but one system call
+    )  # fmt: skip
+    try:
+        await _wait_for(config.simulator_port, lambda: process.poll() is None, "simulator")
+        yield
+    finally:
+        process.terminate()
+        await asyncio.to_thread(process.wait)
+
+
+async def _wait_for(port: int, is_alive: Callable[[], bool], what: str) -> None:
+    """Until somebody listens on the port."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(START_TIMEOUT_S):
+            while is_alive():
+                try:
+                    _, writer = await asyncio.open_connection(_LOOPBACK, port)
+                except OSError:
+                    await asyncio.sleep(0.05)
+                else:
+                    writer.close()
+                    return
+    raise Unavailable(
+        Failure("API_NOT_STARTED", "The {what} did not start on port {port}.", {"what": what, "port": port})
+    )
+
+
+def _tokens(config: Config) -> Callable[[Environment, Clock], Tokens]:
+    path = config.keys_dir / "tokens.key"
+    return lambda environment, clock: load_or_make_tokens(path, environment, clock)
