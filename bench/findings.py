@@ -16,7 +16,6 @@ from bench.target import Target, start_ordinary, start_strongroom
 
 FEW_CONNECTIONS = 32
 MANY_CONNECTIONS = 128
-CONNECTIONS = (FEW_CONNECTIONS, MANY_CONNECTIONS)
 ROUNDS = 3
 HELD = 0.95
 """The share of a timetable's rate that has to be reached for its latencies to mean anything."""
@@ -38,11 +37,11 @@ QUICK = Plan(label=" (quick)", seconds=3, few=1_000, many=20_000)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Findings:
-    """Everything that was measured, not yet set against goals. The mappings are by number of connections."""
+    """Everything that was measured, not yet set against goals. `created` is by number of connections."""
 
     floor_before: float
     floor_after: float
-    ordinary: Mapping[int, Run]
+    ordinary: Run
     created: Mapping[int, Run]
     at_half_load: Run
     bulk: Filled
@@ -69,16 +68,15 @@ def take(plan: Plan, folder: Path, *, say: Callable[[str], None]) -> Findings:
         floor_before = floor.measure(database, seconds=plan.seconds)
         say(f"floor: {floor_before:,.0f} inserts/s")
         with start_ordinary(database, folder) as target:
-            ordinary = {count: creating(target, f"ordinary-{count}", count) for count in CONNECTIONS}
+            ordinary = creating(target, "ordinary", FEW_CONNECTIONS)
 
     with start_strongroom(folder / "few") as few:
         fill(few, run="few", count=plan.few)
-        created = {count: creating(few, f"create-{count}", count) for count in CONNECTIONS}
+        created = {count: creating(few, f"create-{count}", count) for count in (FEW_CONNECTIONS, MANY_CONNECTIONS)}
         half = created[FEW_CONNECTIONS].load.rate / 2
         at_half_load = creating(few, "half-load", FEW_CONNECTIONS, rate=half)
         if at_half_load.load.rate < HELD * half:
             raise BenchError(f"half the load, {half:,.0f} orders/s, was set and not reached; is the machine busy?")
-        memory = [resident_mib(process) for process in few.parts()["api"]]
 
         with start_strongroom(folder / "many") as many:
             bulk = fill(many, run="many", count=plan.many)
@@ -88,6 +86,7 @@ def take(plan: Plan, folder: Path, *, say: Callable[[str], None]) -> Findings:
                 (creating(few, f"few-{turn}", FEW_CONNECTIONS), creating(many, f"many-{turn}", FEW_CONNECTIONS))
                 for turn in range(ROUNDS)
             ]
+            memory = [resident_mib(process) for target in (few, many) for process in target.parts()["api"]]
 
     with floor.server(folder / "floor") as database:
         floor_after = floor.measure(database, seconds=plan.seconds)

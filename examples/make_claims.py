@@ -178,11 +178,12 @@ BANK_WORDS: Final = (
     "RTRN-MS02", "SILENT", "SILENT", "SILENT",
 )  # fmt: skip
 """Last words of creditors' names that the rehearsal bank obeys (docs/rails/bank-simulator.md)."""
+SLOW_WORDS: Final = ("TIMEOUT-AFTER", "TIMEOUT-AFTER", "TIMEOUT-AFTER", "SLOW-DRIP")
 PROVIDER_WORDS: Final = (
     *("REFUSE-AM04",) * 7, *("REFUSE-AC04",) * 3, "REFUSE-MD01", *("PENDING-SETTLE",) * 8, *("PENDING-FAIL",) * 3,
-    *("TIMEOUT-AFTER",) * 3, *("ERROR-200",) * 3, *("DUPLICATE-CALLBACK",) * 3, *("OUT-OF-ORDER",) * 3, "SLOW-DRIP",
+    *("ERROR-200",) * 3, *("DUPLICATE-CALLBACK",) * 3, *("OUT-OF-ORDER",) * 3,
 )  # fmt: skip
-"""Words in remittance texts that the rehearsal provider obeys (docs/rails/simulator.md)."""
+"""Words in remittance texts that the rehearsal provider obeys (docs/rails/simulator.md); the slow ones stand apart."""
 NOT_YET_DUE: Final = 6
 PREMIUMS: Final = 250
 ABROAD: Final = 70
@@ -232,10 +233,12 @@ def _ask_for_trouble(chance: Random, lines: list[Line]) -> None:
     others = [line for line in lines if not _goes_by_file(line)]
     for word, line in zip(BANK_WORDS, chance.sample(in_file, len(BANK_WORDS)), strict=True):
         line["accountHolder"] += f" {word}"
-    for word, line in zip(PROVIDER_WORDS, chance.sample(others, len(PROVIDER_WORDS)), strict=True):
+    # What keeps us waiting is old and stands at the beginning, so that we wait for all of it at once.
+    for word, line in zip(SLOW_WORDS, others, strict=False):
         line["metadata.remittanceInformation"] += f" SIM:{word}"
-        # The oldest go first: whatever keeps us waiting, we wait for all of it at once.
         line["settledByDate"] = (FIRST_DAY - timedelta(days=7)).isoformat()
+    for word, line in zip(PROVIDER_WORDS, chance.sample(others[len(SLOW_WORDS) :], len(PROVIDER_WORDS)), strict=True):
+        line["metadata.remittanceInformation"] += f" SIM:{word}"
     quiet = [line for line in lines if "SIM:" not in line["metadata.remittanceInformation"]]
     for line in chance.sample(quiet, NOT_YET_DUE):
         line["settledByDate"] = NOT_YET.isoformat()

@@ -19,7 +19,7 @@ from strongroom.api.surface import Surface
 from strongroom.api.table import ROUTES
 from strongroom.database import Databases, EmbeddedServer
 from strongroom.database.databases import provision
-from strongroom.identity import Certificate, LocalAuthority, Tokens, load_or_make_tokens
+from strongroom.identity import Certificate, LocalAuthority, Tokens, load_or_make_tokens, own_certificate
 from strongroom.identity.certificates import write_private
 from strongroom.kernel.clock import Clock, SystemClock
 from strongroom.kernel.config import Config, Environment
@@ -103,11 +103,11 @@ class Installation:
     def certificate(self) -> Certificate:
         """The server certificate: one's own, or one of the local authority's, made or renewed when needed.
 
-        Raises errors.Refused (`CERTIFICATE_KEY_IS_REQUIRED`, `NAMES_NOT_COVERED`).
+        Raises errors.Refused (`CERTIFICATE_KEY_IS_REQUIRED`, `CERTIFICATE_UNUSABLE`, `NAMES_NOT_COVERED`).
         """
         own, key = self.config.certificate, self.config.certificate_key
         if own is not None and key is not None:
-            return Certificate(chain=own, key=key)
+            return own_certificate(own, key)
         if own is not None or key is not None:
             raise Refused(
                 Failure("CERTIFICATE_KEY_IS_REQUIRED", "--certificate and --certificate-key go together: give both.")

@@ -23,7 +23,7 @@ def findings() -> Findings:
     return Findings(
         floor_before=9_000,
         floor_after=11_000,
-        ordinary={32: run(500), 128: run(600)},
+        ordinary=run(500),
         created={32: run(2_000), 128: run(2_990)},
         at_half_load=run(1_000, p99_ms=25.0),
         bulk=Filled(instructions=210_000, seconds=10, cpu_us={"api": 40.0}),

@@ -64,22 +64,26 @@ class BankWorld(World):
 
     async def instruct(self, *payments: tuple[str, int], days: int = 0) -> None:
         """Instructions to pay these holders these cents, `days` from now."""
-        new = [NewBankAccount(account=bank_account(holder).account, country="DE") for holder, _ in payments]
+        holders = list(dict.fromkeys(holder for holder, _ in payments))
+        new = [NewBankAccount(account=bank_account(holder).account, country="DE") for holder in holders]
         async with self.operation() as op:
-            accounts = await add_many(op, [(f"C-{n % 50}", account) for n, account in enumerate(new)])
+            made = await add_many(op, [(f"C-{n}", account) for n, account in enumerate(new)])
+            accounts = {
+                holder: (f"C-{n}", account) for n, (holder, account) in enumerate(zip(holders, made, strict=True))
+            }
             lines = [
                 NewInstruction(
                     ref=str(n),
-                    customer_ref=f"C-{n % 50}",
+                    customer_ref=accounts[holder][0],
                     direction="CREDIT",
                     minor=minor,
                     currency="EUR",
                     country="DE",
                     settled_by=op.today + timedelta(days=days),
                     scheme_id=self.scheme_id,
-                    financial_instrument_id=account,
+                    financial_instrument_id=accounts[holder][1],
                 )
-                for n, (account, (_, minor)) in enumerate(zip(accounts, payments, strict=True))
+                for n, (holder, minor) in enumerate(payments)
             ]
             verdicts = await create_orders(op, [NewOrder(new_uuid().hex, lines)], [""])
         assert not [verdict for verdict in verdicts if isinstance(verdict, Exception)], verdicts

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from uuid import UUID, uuid4
 
 import pytest
@@ -170,6 +169,19 @@ def test_what_is_not_booked_is_no_line(status: str) -> None:
     assert named(entries(written)).references == frozenset()
 
 
+WAYS = [
+    entry(300, batches=[(FILE.hex, BATCH)]),
+    entry(300, batches=[(FILE.hex, "")]),
+    entry(300, batches=[("", BATCH)]),
+    entry(300, tx(300, message=FILE.hex, batch=BATCH)),
+    entry(300, tx(300, message=FILE.hex, batch=BATCH, end_to_end="NOTPROVIDED")),
+    entry(300, tx(None, batch=BATCH)),
+    entry(300, tx(None, end_to_end=A.hex), tx(None, end_to_end=B.hex)),
+    entry(300, tx(100, end_to_end=A.hex), tx(None, end_to_end=B.hex)),
+]
+"""One entry for A and B, as banks write it."""
+
+
 class TestBatches:
     """Entries that book many payments at once."""
 
@@ -182,27 +194,20 @@ class TestBatches:
             (Reason.UNKNOWN_REFERENCE, None, -300),
         ]
 
-    @staticmethod
-    def ways() -> Iterator[tuple[str, int]]:
-        """One entry for A and B, as banks write it."""
-        yield entry(300, batches=[(FILE.hex, BATCH)])
-        yield entry(300, batches=[(FILE.hex, "")])
-        yield entry(300, batches=[("", BATCH)])
-        yield entry(300, tx(300, message=FILE.hex, batch=BATCH))
-        yield entry(300, tx(300, message=FILE.hex, batch=BATCH, end_to_end="NOTPROVIDED"))
-        yield entry(300, tx(None, batch=BATCH))
-        yield entry(300, tx(None, end_to_end=A.hex), tx(None, end_to_end=B.hex))
-        yield entry(300, tx(100, end_to_end=A.hex), tx(None, end_to_end=B.hex))
-
-    @pytest.mark.parametrize("written", ways())
+    @pytest.mark.parametrize("written", WAYS)
     def test_without_amounts_all_are_matched_if_ours_come_to_the_entry(self, written: tuple[str, int]) -> None:
         lines = judge(knowing(known(A, 100), known(B, 200)), written)
         assert verdicts(lines) == [(None, A, -100), (None, B, -200)]
         assert [line.outcome and line.outcome.kind for line in lines] == [OutcomeKind.SETTLED] * 2
 
-    @pytest.mark.parametrize("written", ways())
+    @pytest.mark.parametrize("written", WAYS)
     def test_and_none_of_them_if_not(self, written: tuple[str, int]) -> None:
         lines = judge(knowing(known(A, 100), known(B, 201)), written)
+        assert verdicts(lines) == [(Reason.AMOUNT_DIFFERS, None, -300)]
+
+    def test_amounts_that_are_given_must_be_ours(self) -> None:
+        written = entry(300, tx(100, end_to_end=A.hex), tx(None, end_to_end=B.hex))
+        lines = judge(knowing(known(A, 150), known(B, 150)), written)
         assert verdicts(lines) == [(Reason.AMOUNT_DIFFERS, None, -300)]
 
     def test_what_the_bank_refused_is_not_in_its_batch(self) -> None:

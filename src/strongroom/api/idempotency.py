@@ -66,13 +66,17 @@ def fingerprint(call: Call) -> bytes:
 
 async def claim(op: Operation, key_hash: bytes, request_hash: bytes) -> Reply | None:
     """Take the key for this request; the stored answer when it was taken and answered before."""
+    # The lock is there until the claim is committed. An insert alone would wait for it, and two batches with the same
+    # keys could wait for each other.
     taken = await op.run(
-        "insert into idempotency_keys (scope_id, key_hash, request_hash, created_at) values (%s, %s, %s, %s) "
+        "insert into idempotency_keys (scope_id, key_hash, request_hash, created_at) "
+        "select %s::uuid, %s::bytea, %s::bytea, %s::timestamptz where pg_try_advisory_xact_lock(%s::bigint) "
         "on conflict do nothing",
         op.scope,
         key_hash,
         request_hash,
         op.now,
+        int.from_bytes(key_hash[:8], "big", signed=True),
     )
     if taken:
         return None

@@ -14,6 +14,7 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
+from strongroom.api.reading import NUL, holds_nul
 from strongroom.kernel.errors import Failure, Invalid
 from strongroom.kernel.ids import parse_uuid
 from strongroom.kernel.money import COUNTRIES, EXPONENTS, MAX_INTEGER_DIGITS
@@ -297,8 +298,8 @@ def _amount_text(raw: bytes, failures: list[Failure], where: str) -> str | None:
     if raw[:1] == b'"':
         text = raw[1:-1].decode() if b"\\" not in raw else str(msgspec.json.decode(raw))
     else:
-        text = raw.decode()
-    if text in {"", "null"}:
+        text = "" if raw == b"null" else raw.decode()
+    if not text:
         failures.append(Failure("AMOUNT_IS_REQUIRED", "amount is required.", _where(where, "amount")))
         return None
     if len(text) > 64 or not _AMOUNT.fullmatch(text):
@@ -507,9 +508,19 @@ def decode_body(decode: Callable[[bytes], T], body: bytes) -> T:
     if not body.strip():
         raise Invalid(Failure("REQUEST_BODY_IS_REQUIRED", "Send a JSON object."))
     try:
-        return decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        what = "nested too deeply" if isinstance(error, RecursionError) else str(error)[:200]
-        raise Invalid(
-            Failure("REQUEST_BODY_INVALID", "The body is not the JSON that is read here: {what}.", {"what": what})
-        ) from None
+        if not body.isascii():
+            body.decode()  # the decoder doesn't look into what it doesn't keep
+        decoded = decode(body)
+        if NUL in body and holds_nul(msgspec.json.decode(body)):
+            raise _unreadable("it holds a NUL character")
+    except RecursionError:
+        raise _unreadable("it is nested too deeply") from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise _unreadable(str(error)[:200]) from None
+    return decoded
+
+
+def _unreadable(what: str) -> Invalid:
+    return Invalid(
+        Failure("REQUEST_BODY_INVALID", "The body is not the JSON that is read here: {what}.", {"what": what})
+    )

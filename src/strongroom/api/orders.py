@@ -249,7 +249,7 @@ async def put_one_default(op: Operation, call: Call) -> Reply:
         new.scheme_id if part == "scheme" else old.scheme_id,
         new.metadata if part == "metadata" else old.metadata,
     )
-    await orders.put_customer_defaults(op, order_ref, customer_ref, merged)
+    await orders.put_customer_defaults(op, order_ref, customer_ref, merged if merged != Defaults() else None)
     return Reply(200)
 
 

@@ -21,7 +21,8 @@ from strongroom.kernel.money import COUNTRIES
 Object = Mapping[str, Any]
 T = TypeVar("T")
 _CONTROLS: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
-_NUL: Final = b"\\u0000"
+NUL: Final = b"\\u0000"
+"""How a NUL character is written in JSON: no body that lacks these bytes holds one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,7 @@ def read_object(body: bytes) -> dict[str, Any]:
         raise _invalid(f"it is not JSON that can be read ({error})") from None
     if type(value) is not dict:
         raise _invalid("it is not an object")
-    if _NUL in body and _holds_nul(value):
+    if NUL in body and holds_nul(value):
         raise _invalid("it holds a NUL character")
     return value
 
@@ -182,12 +183,13 @@ class Collector:
         self.add(f"{code}_IS_REQUIRED", "{field} is required.", field=field)
 
 
-def _holds_nul(value: object) -> bool:
+def holds_nul(value: object) -> bool:
+    """Whether a NUL character is anywhere in a JSON value: databases and files of banks can't take it."""
     if isinstance(value, str):
         return "\0" in value
     if isinstance(value, dict):
-        return any("\0" in key or _holds_nul(item) for key, item in value.items())
-    return isinstance(value, list) and any(_holds_nul(item) for item in value)
+        return any("\0" in key or holds_nul(item) for key, item in value.items())
+    return isinstance(value, list) and any(holds_nul(item) for item in value)
 
 
 def _invalid(reason: str) -> Invalid:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
+from functools import lru_cache
 from typing import Any, Final
 from urllib.parse import parse_qsl
 from uuid import UUID
@@ -34,7 +35,7 @@ from strongroom.kernel.errors import (
     Unavailable,
     UnsupportedMedia,
 )
-from strongroom.kernel.ids import new_uuid, parse_uuid
+from strongroom.kernel.ids import new_uuid_text, parse_uuid
 
 log = structlog.get_logger(__name__)
 
@@ -203,7 +204,7 @@ def _correlation_id(headers: Mapping[bytes, bytes]) -> str:
     given = headers.get(b"x-correlation-id")
     if given is not None and _CORRELATION_ID.fullmatch(text := given.decode("latin-1")):
         return text
-    return str(new_uuid())
+    return new_uuid_text()
 
 
 def _check_headers(call: Call) -> None:
@@ -220,6 +221,11 @@ def _check_headers(call: Call) -> None:
                 },
             )
         )
+    headers = call.headers
+    if _uuid_in(headers.get(b"x-account-id", b"")) == actor.account_id and (
+        access is not Access.TENANT or _uuid_in(headers.get(b"x-tenant-id", b"")) == actor.tenant_id
+    ):
+        return
     expected: list[tuple[str, str, UUID | None]] = [("x-account-id", "ACCOUNT_ID_IS_REQUIRED", actor.account_id)]
     if access is Access.TENANT:
         expected.append(("x-tenant-id", "TENANT_ID_IS_REQUIRED", actor.tenant_id))
@@ -231,10 +237,15 @@ def _check_headers(call: Call) -> None:
     if missing:
         raise Invalid(*missing)
     for name, _, value in expected:
-        if parse_uuid(call.header(name).strip()) != value:
+        if _uuid_in(call.headers[name.encode()]) != value:
             raise Forbidden(
                 Failure("HEADERS_DISAGREE", "The header {header} doesn't agree with the token.", {"header": name})
             )
+
+
+@lru_cache(maxsize=4096)
+def _uuid_in(header: bytes) -> UUID | None:
+    return parse_uuid(header.decode("latin-1").strip())
 
 
 def _check_media(call: Call) -> None:
@@ -246,23 +257,19 @@ def _check_media(call: Call) -> None:
 
 
 async def _read_body(receive: Receive) -> bytes:
-    message = await receive()
-    body: bytes = message.get("body", b"")
-    if not message.get("more_body"):
-        if len(body) > MAX_BODY_BYTES:
-            raise _too_large()
-        return body
-    parts, size = [body], len(body)
-    while message.get("more_body"):
+    parts: list[bytes] = []
+    size, more = 0, True
+    while more:
         message = await receive()
         if message["type"] == "http.disconnect":
-            raise Unavailable(Failure("CLIENT_GONE", "The connection was closed before the request was complete."))
+            raise _gone()
         part = message.get("body", b"")
         size += len(part)
         if size > MAX_BODY_BYTES:
             raise _too_large()
         parts.append(part)
-    return b"".join(parts)
+        more = bool(message.get("more_body"))
+    return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 def _chunks(receive: Receive) -> Callable[[], Awaitable[bytes | None]]:
@@ -274,11 +281,15 @@ def _chunks(receive: Receive) -> Callable[[], Awaitable[bytes | None]]:
             return None
         message = await receive()
         if message["type"] == "http.disconnect":
-            raise Unavailable(Failure("CLIENT_GONE", "The connection was closed before the request was complete."))
+            raise _gone()
         more = bool(message.get("more_body"))
         return bytes(message.get("body", b""))
 
     return next_chunk
+
+
+def _gone() -> Unavailable:
+    return Unavailable(Failure("CLIENT_GONE", "The connection was closed before the request was complete."))
 
 
 def _too_large() -> TooLarge:

@@ -21,8 +21,9 @@ from strongroom.api import (
 from strongroom.api.routing import Route
 
 _ROUTES: Final[Sequence[Route]] = (
+    *orders.ROUTES[:1],
     *bulk.ROUTES,
-    *orders.ROUTES,
+    *orders.ROUTES[1:],
     *sign_in.ROUTES,
     *customer_vault.ROUTES,
     *marketplace.ROUTES,

@@ -40,7 +40,7 @@ def main() -> None:
     try:
         app()
     except StrongroomError as error:
-        console = Console(stderr=True)
+        console = Console(stderr=True, soft_wrap=True)
         for failure in error.failures:
             console.print(f"{failure.code}: {failure.message}", style="red", markup=False, highlight=False)
         sys.exit(1)

@@ -127,21 +127,7 @@ class Rehearsal:
             public_key=str(opened.key.public_key),
             private_key=opened.private_key,
         )
-        async with self.client(account_key) as client:
-            tenant = await client.post("/v1/account/tenants", {"name": "Claims and premiums"})
-            tenant_id = tenant["tenantId"]
-            made = await client.post(
-                f"/v1/tenant/{tenant_id}/keys", {"name": "Claims system", "roles": ["tenant-admin"]}
-            )
-        key = Key(
-            account_id=account_key.account_id,
-            tenant_id=tenant_id,
-            public_key=made["publicKey"],
-            private_key=Secret(made["privateKey"]),
-        )
-        async with self.client(key) as client:
-            await _install(client)
-            setup = Setup(key=key, schemes=await _make_schemes(client))
+        setup = await make_tenant(self.url, account_key, trust=self.ca_file)
         write_private(path, _setup_text(setup).encode())
         return setup
 
@@ -206,6 +192,23 @@ class Rehearsal:
             )
             for line in lines
         ]
+
+
+async def make_tenant(url: str, account_key: Key, *, trust: Path | None) -> Setup:
+    """A new tenant with a key, both rails and a scheme for each direction, all through the API."""
+    async with Client(url, account_key, trust=trust) as client:
+        tenant_id = (await client.post("/v1/account/tenants", {"name": "Claims and premiums"}))["tenantId"]
+        key_body = {"name": "Claims system", "roles": ["tenant-admin"]}
+        made = await client.post(f"/v1/tenant/{tenant_id}/keys", key_body)
+    key = Key(
+        account_id=account_key.account_id,
+        tenant_id=tenant_id,
+        public_key=made["publicKey"],
+        private_key=Secret(made["privateKey"]),
+    )
+    async with Client(url, key, trust=trust) as client:
+        await _install(client)
+        return Setup(key=key, schemes=await _make_schemes(client))
 
 
 @contextlib.asynccontextmanager

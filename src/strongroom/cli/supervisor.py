@@ -99,6 +99,8 @@ class Supervisor:
             signal.signal(signum, lambda *_: self._told_to_stop.set())
         parts: Sequence[Part] = ()
         try:
+            self._installation.prepare()
+            self._installation.certificate()
             self._installation.start()
             parts = self._parts()
             self._keep_up(parts)

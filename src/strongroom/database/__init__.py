@@ -5,7 +5,7 @@ from strongroom.database.coalescing import Coalescer
 from strongroom.database.databases import Databases, DirectoryEntry
 from strongroom.database.embedded import EmbeddedServer
 from strongroom.database.operation import Operation
-from strongroom.database.packed import Packed, pack_bytes, pack_dates, pack_instants, pack_texts, pack_uuids
+from strongroom.database.packed import Packed, pack_bytes, pack_codes, pack_dates, pack_instants, pack_texts, pack_uuids
 
 __all__ = [
     "CATALOGUE",
@@ -18,6 +18,7 @@ __all__ = [
     "Operation",
     "Packed",
     "pack_bytes",
+    "pack_codes",
     "pack_dates",
     "pack_instants",
     "pack_texts",

@@ -2,7 +2,8 @@
 
 While one database transaction is under way, new work for the same group waits and then goes out as one batch: many
 requests share one commit, and each still gets its own verdict, and only after the commit. When a whole batch fails on
-something unexpected, its members are run again one by one, so that nobody pays for a neighbour.
+something unexpected, its members are run again one by one, so that nobody pays for a neighbour; what is raised on
+purpose (the database is away, the key was revoked) is every member's answer.
 """
 
 from __future__ import annotations
@@ -11,10 +12,9 @@ import asyncio
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from typing import Final, Generic, TypeVar
 
-import psycopg
 import structlog
 
-from strongroom.kernel.errors import Failure, StrongroomError, Unavailable
+from strongroom.kernel.errors import Broken, Failure, StrongroomError, Unavailable
 
 log = structlog.get_logger(__name__)
 
@@ -30,8 +30,8 @@ R = TypeVar("R")
 class Coalescer(Generic[K, C, R]):
     """Runs commands in batches, one batch of a group at a time.
 
-    `run` gets the group and its commands and returns, in order, a result or the error for each; what it raises counts
-    for the whole batch.
+    `run` gets the group and its commands and returns, in order, a result or the error for each. What it raises means that
+    nothing was written (or that the outcome is unknown, and says so).
     """
 
     def __init__(
@@ -67,28 +67,32 @@ class Coalescer(Generic[K, C, R]):
             self._count -= 1
 
     async def _work(self, group: K, queue: list[tuple[C, asyncio.Future[R]]]) -> None:
-        while queue:
-            batch = queue[: self._max_batch]
-            del queue[: self._max_batch]
-            await self._settle(group, batch)
-        del self._waiting[group]
+        try:
+            while queue:
+                batch = queue[: self._max_batch]
+                del queue[: self._max_batch]
+                await self._settle(group, batch)
+        finally:
+            del self._waiting[group]
+            for _, future in queue:
+                future.cancel()
 
     async def _settle(self, group: K, batch: list[tuple[C, asyncio.Future[R]]]) -> None:
         try:
             results = await self._run(group, [command for command, _ in batch])
-        except psycopg.Error as error:
-            if len(batch) == 1:
-                log.exception("coalescing.failed", error=type(error).__name__)
-                _resolve(batch[0][1], error)
+        except asyncio.CancelledError:
+            for _, future in batch:
+                future.cancel()
+            raise
+        except Exception as error:
+            on_purpose = isinstance(error, StrongroomError) and not isinstance(error, Broken)
+            if on_purpose or len(batch) == 1:
+                for _, future in batch:
+                    _resolve(future, error)
                 return
             log.warning("coalescing.split", size=len(batch), error=type(error).__name__)
             for item in batch:
                 await self._settle(group, [item])
-        except BaseException as error:
-            for _, future in batch:
-                _resolve(future, error)
-            if not isinstance(error, Exception):
-                raise
         else:
             for (_, future), result in zip(batch, results, strict=True):
                 _resolve(future, result)

@@ -211,7 +211,7 @@ class Databases:
                         cipher=await self._ciphers(connection, tenant or account or UUID(int=0)),
                     )
                     committing = True
-                    await connection.execute(b"commit")
+                    _check_commit(await connection.execute(b"commit"))
                 except BaseException as error:
                     if committing and isinstance(error, psycopg.OperationalError):
                         raise _unknown() from error
@@ -310,6 +310,12 @@ def _check_verdict(row: tuple[Any, ...] | None) -> None:
             )
         )
     raise _revoked()
+
+
+def _check_commit(cursor: psycopg.AsyncCursor[Any]) -> None:
+    """A transaction in which something failed is rolled back by `commit` without an error; that must not look done."""
+    if cursor.statusmessage != "COMMIT":
+        raise RuntimeError("an error of the database was swallowed in an operation, so nothing of it was kept")
 
 
 async def _configure(connection: Connection) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from datetime import date, datetime
+from functools import lru_cache
 from typing import Final
 from uuid import UUID
 
@@ -59,6 +60,10 @@ def pack_bytes(values: Sequence[bytes]) -> Packed:
 
 def pack_texts(values: Sequence[str | None]) -> Packed:
     """A `text[]`."""
+    if None not in values:
+        encoded_all = [value.encode() for value in values if value is not None]
+        body = b"".join([_length(len(encoded)) + encoded for encoded in encoded_all])
+        return Packed(_TEXT, len(values), body, nulls=False)
     parts: list[bytes] = []
     for value in values:
         if value is None:
@@ -66,7 +71,18 @@ def pack_texts(values: Sequence[str | None]) -> Packed:
         else:
             encoded = value.encode()
             parts.append(_length(len(encoded)) + encoded)
-    return Packed(_TEXT, len(values), b"".join(parts), nulls=None in values)
+    return Packed(_TEXT, len(values), b"".join(parts), nulls=True)
+
+
+def pack_codes(values: Sequence[str]) -> Packed:
+    """A `text[]` of codes: texts of which there are few, such as currencies and states."""
+    return Packed(_TEXT, len(values), b"".join([_packed_code(value) for value in values]), nulls=False)
+
+
+@lru_cache(maxsize=4096)
+def _packed_code(value: str) -> bytes:
+    encoded = value.encode()
+    return _length(len(encoded)) + encoded
 
 
 def pack_dates(values: Sequence[date]) -> Packed:

@@ -11,7 +11,7 @@ from strongroom.identity.api_keys import (
     roles_for,
     update_key,
 )
-from strongroom.identity.certificates import Certificate, LocalAuthority
+from strongroom.identity.certificates import Certificate, LocalAuthority, own_certificate
 from strongroom.identity.hmac_signin import sign_in
 from strongroom.identity.opening import OpenedAccount, open_account
 from strongroom.identity.tokens import Issued, Tokens, load_or_make_tokens
@@ -31,6 +31,7 @@ __all__ = [
     "list_keys",
     "load_or_make_tokens",
     "open_account",
+    "own_certificate",
     "roles_for",
     "sign_in",
     "update_key",

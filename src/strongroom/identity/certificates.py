@@ -10,6 +10,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import secrets
+import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -38,6 +39,29 @@ class Certificate:
 
     chain: Path
     key: Path
+
+
+def own_certificate(chain: Path, key: Path) -> Certificate:
+    """One's own certificate.
+
+    Raises errors.Refused (`CERTIFICATE_UNUSABLE`) when the files can't be read or don't belong together.
+    """
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(chain, key, password=_no_password)
+    except (OSError, ValueError) as error:
+        raise Refused(
+            Failure(
+                "CERTIFICATE_UNUSABLE",
+                "{chain} and {key} can't be used ({reason}). Give a certificate with its chain, and its key without a "
+                "password, both in PEM.",
+                {"chain": str(chain), "key": str(key), "reason": str(error)},
+            )
+        ) from None
+    return Certificate(chain=chain, key=key)
+
+
+def _no_password() -> str:
+    raise ValueError("the key has a password")
 
 
 class LocalAuthority:

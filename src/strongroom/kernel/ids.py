@@ -40,6 +40,12 @@ def new_uuid_bytes() -> bytes:
     return value.to_bytes(16, "big")
 
 
+def new_uuid_text() -> str:
+    """A version 7 UUID in its usual 36-character form."""
+    text = new_uuid_bytes().hex()
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
 def new_scheme_id() -> SchemeId:
     """A scheme's id in the wire contract's form: 32 upper-case hexadecimal digits."""
     return SchemeId(os.urandom(16).hex().upper())

@@ -12,7 +12,7 @@ from typing import Final
 import msgspec
 
 from strongroom.audit import INSERT_ENTRIES, parameters_of
-from strongroom.database import Operation, pack_bytes, pack_dates, pack_texts, pack_uuids
+from strongroom.database import Operation, pack_bytes, pack_codes, pack_dates, pack_texts, pack_uuids
 from strongroom.kernel.errors import Failure, Invalid
 from strongroom.payments.contents import Defaults, InstructionContent, NewInstruction, encode, instruction_id_of
 from strongroom.payments.customers import customer_id_of, pack_new_customer
@@ -310,19 +310,21 @@ def _instruction_parameters(
         "now": op.now,
         "customer_order": pack_uuids([order_id for order_id, _ in customers.values()]),
         "customer": pack_uuids(list(customers)),
-        "customer_sealed": pack_bytes([pack_new_customer(op, ref) for _, ref in customers.values()]),
+        "customer_sealed": pack_bytes(
+            [pack_new_customer(op, customer_id, ref) for customer_id, (_, ref) in customers.items()]
+        ),
         "i_order": pack_uuids([row.order_id for row in rows]),
         "i_id": pack_uuids([row.instruction_id for row in rows]),
         "i_customer": pack_uuids([row.customer_id for row in rows]),
-        "i_direction": pack_texts([row.direction for row in rows]),
-        "i_currency": pack_texts([row.currency for row in rows]),
-        "i_country": pack_texts([row.country for row in rows]),
-        "i_status": pack_texts([row.status for row in rows]),
+        "i_direction": pack_codes([row.direction for row in rows]),
+        "i_currency": pack_codes([row.currency for row in rows]),
+        "i_country": pack_codes([row.country for row in rows]),
+        "i_status": pack_codes([row.status for row in rows]),
         "i_settled_by": pack_dates([row.settled_by for row in rows]),
         "i_scheme": pack_texts([row.scheme_id for row in rows]),
-        "i_scheme_source": pack_texts([row.scheme_source for row in rows]),
+        "i_scheme_source": pack_codes([row.scheme_source for row in rows]),
         "i_instrument": pack_uuids([row.financial_instrument_id for row in rows]),
-        "i_instrument_source": pack_texts([row.financial_instrument_source for row in rows]),
+        "i_instrument_source": pack_codes([row.financial_instrument_source for row in rows]),
         "i_sealed": pack_bytes([row.sealed for row in rows]),
     }
 
@@ -334,12 +336,13 @@ def defaults_row_id(order_id: bytes, customer_id: bytes) -> bytes:
 
 async def make_customer(op: Operation, ref: str) -> None:
     """Make the customer when it is unknown."""
+    customer_id = customer_id_of(op, ref)
     await op.run(
         "insert into customers (tenant_id, customer_id, status, sealed, created_at, updated_at) "
         "values (%s, %s::uuid, 'ACTIVE', %s, %s, %s) on conflict do nothing",
         op.tenant,
-        customer_id_of(op, ref).hex(),
-        pack_new_customer(op, ref),
+        customer_id.hex(),
+        pack_new_customer(op, customer_id, ref),
         op.now,
         op.now,
     )

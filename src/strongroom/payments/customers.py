@@ -54,9 +54,9 @@ def customer_id_of(op: Operation, ref: str) -> bytes:
     return op.cipher.index("customers", "customer_id", ref)
 
 
-def pack_new_customer(op: Operation, ref: str) -> bytes:
+def pack_new_customer(op: Operation, customer_id: bytes, ref: str) -> bytes:
     """The sealed content of a customer of whom only the reference is known."""
-    return _seal(op, customer_id_of(op, ref), CustomerContent(ref, {}))
+    return _seal(op, customer_id, CustomerContent(ref, {}))
 
 
 async def get_customer(op: Operation, ref: str) -> Customer:

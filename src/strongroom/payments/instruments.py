@@ -302,7 +302,9 @@ async def _add(op: Operation, accounts: Sequence[tuple[str, NewBankAccount]]) ->
             "now": op.now,
             "type": BANK_ACCOUNT,
             "new_customer": pack_uuids(list(customers)),
-            "new_customer_sealed": pack_bytes([pack_new_customer(op, ref) for ref in customers.values()]),
+            "new_customer_sealed": pack_bytes(
+                [pack_new_customer(op, customer_id, ref) for customer_id, ref in customers.items()]
+            ),
             "id": pack_uuids(list(ids.values())),
             "customer": pack_uuids([customer_id for customer_id, _ in ids]),
             "country": pack_texts(countries),

@@ -165,10 +165,13 @@ async def put_customer_defaults(op: Operation, ref: str, customer_ref: str, defa
 
 
 async def get_customer_defaults(op: Operation, ref: str, customer_ref: str) -> Defaults:
-    """What the order says for a customer; empty when it says nothing. Raises errors.NotFound (`ORDER_NOT_FOUND`)."""
-    require(op, Permission.TRANSACTIONS_READ)
+    """What the order says for a customer, to be changed in this operation; empty when it says nothing.
+
+    Raises errors.NotFound (`ORDER_NOT_FOUND`).
+    """
+    require(op, Permission.TRANSACTIONS_WRITE)
     order_id = order_id_of(op, ref)
-    if await op.row("select 1 from orders where order_id = %s::uuid", order_id.hex()) is None:
+    if await op.row("select 1 from orders where order_id = %s::uuid for update", order_id.hex()) is None:
         raise order_not_found()
     return (await _read_defaults(op, order_id)).get(customer_ref, _writing.NO_DEFAULTS)
 

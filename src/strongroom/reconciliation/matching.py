@@ -88,8 +88,8 @@ class Known:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Knowledge:
-    """What we know of everything a report names: transactions by reference, and which of them a batch id or message id
-    of ours stands for."""
+    """What we know of everything a report names: transactions by reference, and which of them (all of them known) a
+    batch id or message id of ours stands for."""
 
     transactions: Mapping[str, Known] = field(default_factory=lambda: MappingProxyType({}))
     batches: Mapping[str, Sequence[str]] = field(default_factory=lambda: MappingProxyType({}))
@@ -155,6 +155,8 @@ class _Claim:
     money: Money
     is_credit: bool
     references: tuple[str, ...] = ()
+    stated: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+    """Of several references: the amounts, in minor units, that the bank does give."""
     batches: tuple[str, ...] = ()
     return_code: str | None = None
     """None: not a return; empty: a return without a reason."""
@@ -222,6 +224,12 @@ def _as_a_whole(entry: Entry) -> _Claim:
         money=entry.money,
         is_credit=entry.is_credit,
         references=tuple(dict.fromkeys(reference for found in references for reference in found)),
+        stated={
+            reference: detail.money.minor
+            for detail, found in zip(entry.details, references, strict=True)
+            for reference in found
+            if detail.money
+        },
         fault=fault,
     )
 
@@ -296,7 +304,8 @@ class _Matcher:
             return Reason.WRONG_DIRECTION
         if any(transaction.money.currency != claim.money.currency for transaction in known):
             return Reason.CURRENCY_DIFFERS
-        if sum(transaction.money.minor for transaction in known) != claim.money.minor:
+        amounts = {transaction.transaction_id.hex: transaction.money.minor for transaction in known}
+        if sum(amounts.values()) != claim.money.minor or not claim.stated.items() <= amounts.items():
             return Reason.AMOUNT_DIFFERS
         if any(role in transaction.seen or (transaction.transaction_id, role) in self._taken for transaction in known):
             return Reason.ALREADY_MATCHED

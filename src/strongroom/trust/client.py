@@ -6,6 +6,7 @@ import base64
 import hashlib
 import hmac
 from dataclasses import dataclass
+from datetime import date
 from typing import Any, Final
 
 import msgspec
@@ -44,11 +45,11 @@ class Client:
     def __init__(self, bench: Workbench) -> None:
         self._outbound: Outbound = bench.outbound
         self._url = bench.api.url
-        self._clock: Clock = bench.clock
+        self.clock: Clock = bench.clock
 
     def authorization(self, key: Key, *, nonce: str = "", skew_s: float = 0, forged: bool = False) -> str:
         """The `Authorization` header that signs in (wire contract, section 2)."""
-        stamp = f"{self._clock.now().timestamp() + skew_s:.3f}"
+        stamp = f"{self.clock.now().timestamp() + skew_s:.3f}"
         text = f"{key.public_key}:{nonce or new_uuid()}:{stamp}:"
         secret = hashlib.sha256(key.private_bytes).digest() if forged else key.private_bytes
         signature = base64.b64encode(hmac.digest(secret, text.encode(), "sha256")).decode()
@@ -79,6 +80,11 @@ class Caller:
         self.key = key
         self.token = token
         self._client = client
+
+    @property
+    def today(self) -> date:
+        """The day in UTC."""
+        return self._client.clock.now().date()
 
     async def send(
         self,
