@@ -70,23 +70,24 @@ def take(plan: Plan, folder: Path, *, say: Callable[[str], None]) -> Findings:
         with start_ordinary(database, folder) as target:
             ordinary = creating(target, "ordinary", FEW_CONNECTIONS)
 
-    with start_strongroom(folder / "few") as few:
-        fill(few, run="few", count=plan.few)
-        created = {count: creating(few, f"create-{count}", count) for count in (FEW_CONNECTIONS, MANY_CONNECTIONS)}
+    with start_strongroom(folder / "new") as new:
+        created = {count: creating(new, f"create-{count}", count) for count in (FEW_CONNECTIONS, MANY_CONNECTIONS)}
         half = created[FEW_CONNECTIONS].load.rate / 2
-        at_half_load = creating(few, "half-load", FEW_CONNECTIONS, rate=half)
+        at_half_load = creating(new, "half-load", FEW_CONNECTIONS, rate=half)
         if at_half_load.load.rate < HELD * half:
             raise BenchError(f"half the load, {half:,.0f} orders/s, was set and not reached; is the machine busy?")
+        memory = [resident_mib(process) for process in new.parts()["api"]]
 
-        with start_strongroom(folder / "many") as many:
-            bulk = fill(many, run="many", count=plan.many)
-            say(f"bulk: {bulk.rate:,.0f} instructions/s")
-            # Turn and turn about, so that a change in the machine's mood meets both.
-            turns = [
-                (creating(few, f"few-{turn}", FEW_CONNECTIONS), creating(many, f"many-{turn}", FEW_CONNECTIONS))
-                for turn in range(ROUNDS)
-            ]
-            memory = [resident_mib(process) for target in (few, many) for process in target.parts()["api"]]
+    with start_strongroom(folder / "few") as few, start_strongroom(folder / "many") as many:
+        fill(few, run="few", count=plan.few)
+        bulk = fill(many, run="many", count=plan.many)
+        say(f"bulk: {bulk.rate:,.0f} instructions/s")
+        # Turn and turn about, so that a change in the machine's mood meets both.
+        turns = [
+            (creating(few, f"few-{turn}", FEW_CONNECTIONS), creating(many, f"many-{turn}", FEW_CONNECTIONS))
+            for turn in range(ROUNDS)
+        ]
+        memory += [resident_mib(process) for process in many.parts()["api"]]
 
     with floor.server(folder / "floor") as database:
         floor_after = floor.measure(database, seconds=plan.seconds)

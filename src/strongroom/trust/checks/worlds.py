@@ -1,5 +1,117 @@
-"""PAY-2: placeholder"""
-from strongroom.trust.verdicts import CannotTell, Figure
+"""PAY-3: sandbox and production share nothing, and neither takes what belongs to the other.
+
+A throw-away installation of the other environment is made, with its own folder, keys and database. A key of this one is
+tried there, then once more after its rows have been copied over as administrator, and again after the copies were
+relabelled. Nothing is ever copied into this installation.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Final
+
+from psycopg import sql
+
+from strongroom.database.databases import DIRECTORY
+from strongroom.kernel.config import Environment
+from strongroom.kernel.errors import Refused as ClaimRefused
+from strongroom.rails.marketplace import SIMULATOR, find_app
+from strongroom.trust.client import SIGN_IN, Caller, Client, Key
+from strongroom.trust.stage import ACCOUNTS, Seat, stage
+from strongroom.trust.verdicts import Figure, Findings
 from strongroom.trust.workbench import Workbench
+
+_OF_ACCOUNT: Final = "account_id = any(%(accounts)s)"
+_DIRECTORY: Final[Mapping[str, str]] = {"accounts": _OF_ACCOUNT, "tenants": _OF_ACCOUNT, "api_keys": _OF_ACCOUNT}
+_REGION: Final[Mapping[str, str]] = {
+    "accounts": _OF_ACCOUNT,
+    "tenants": _OF_ACCOUNT,
+    "data_keys": "scope_id = any(%(accounts)s) or scope_id in (select tenant_id from tenants where " + _OF_ACCOUNT + ")",
+    "api_keys": _OF_ACCOUNT,
+}
+"""Table → which rows a key needs to work. Those that refer to others come last."""
+
+
 async def check_worlds(bench: Workbench) -> Figure:
-    raise CannotTell("")
+    """See the module."""
+    findings = Findings()
+    ours = bench.config.environment
+    theirs = Environment.PRODUCTION if ours is Environment.SANDBOX else Environment.SANDBOX
+    await _check_labels(findings, bench)
+    async with bench.other_world(theirs) as other, stage(bench) as scene:
+        await _check_folders(findings, bench, other)
+        async with stage(other) as elsewhere:
+            await _check_stranger(findings, f"a {theirs} key in {ours}", bench, elsewhere.here.key, elsewhere.client)
+            production = scene if ours is Environment.PRODUCTION else elsewhere
+            await _check_simulator(findings, await production.caller(production.here))
+        key = scene.here.key
+        await _check_stranger(findings, f"a {ours} key in {theirs}", other, key, scene.client)
+        await _copy(bench, other, scene.here)
+        await _check_stranger(findings, f"a {ours} key copied into {theirs}", other, key, scene.client)
+        await _relabel(other, scene.here.region)
+        await _check_stranger(findings, f"a {ours} key copied and relabelled", other, key, scene.client)
+    return findings.figure(
+        f"keys and tokens of {ours} refused by a new {theirs} installation and the other way round, also with their rows "
+        f"copied and relabelled; folders, databases and simulator kept apart ({findings.checked} attempts)"
+    )
+
+
+async def _check_labels(findings: Findings, bench: Workbench) -> None:
+    """No key of the other environment lives here."""
+    for name in bench.database_names:
+        async with bench.admin(name) as connection:
+            cursor = await connection.execute(
+                "select count(*) from api_keys where environment <> %s", (bench.config.environment.value,)
+            )
+            row = await cursor.fetchone()
+        findings.expect(row is not None and row[0] == 0, f"keys of another environment live in the database {name}")
+
+
+async def _check_folders(findings: Findings, bench: Workbench, other: Workbench) -> None:
+    for mine, environment in ((bench, other.config.environment), (other, bench.config.environment)):
+        swapped = dataclasses.replace(mine.config, environment=environment)
+        try:
+            mine.claim(swapped)
+        except ClaimRefused as refused:
+            findings.expect(refused.code == "OTHER_ENVIRONMENT", f"a folder is refused as {refused.code}")
+        else:
+            findings.expect(False, f"a {mine.config.environment} folder can be started as {environment}")
+    same = bench.admin_url.reveal() == other.admin_url.reveal()
+    findings.expect(not same, "both environments use one database server with one password")
+
+
+async def _check_stranger(findings: Findings, what: str, bench: Workbench, key: Key, home: Client) -> None:
+    """Neither the key's signature nor a token that it got at home may open anything in `bench`."""
+    client = Client(bench)
+    answer = await client.send("POST", SIGN_IN, headers={"authorization": client.authorization(key)})
+    findings.expect(answer.status != 201, f"{what}: sign-in is answered {answer.status}")
+    visitor = Caller(client, key, await home.sign_in(key))
+    for path in ("/v1/tenant", "/v1/tenant/keys", "/v1/apps/installed"):
+        answer = await visitor.send("GET", path)
+        findings.expect(answer.status in {401, 403}, f"{what}: its token is answered {answer.status} by GET {path}")
+
+
+async def _check_simulator(findings: Findings, caller: Caller) -> None:
+    app = find_app(SIMULATOR)
+    findings.expect(app is not None and "production" not in app.environments, "the simulator is offered to production")
+    answer = await caller.send("POST", f"/v1/marketplace/apps/{SIMULATOR}/install")
+    findings.expect(answer.status == 400, f"installing the simulator in production is answered {answer.status}")
+    listed = await caller.send("GET", "/v1/marketplace/apps")
+    findings.expect(
+        listed.status == 200 and f'"{SIMULATOR}"'.encode() not in listed.body, "production lists the simulator"
+    )
+
+
+async def _copy(source: Workbench, target: Workbench, seat: Seat) -> None:
+    """Carry the rows that a key needs into the throw-away installation, in place of its own stage."""
+    for name, tables in ((DIRECTORY, _DIRECTORY), (seat.region, _REGION)):
+        async with source.admin(name) as reader, target.admin(name) as writer, writer.transaction():
+            for table, condition in reversed(tables.items()):
+                await writer.execute(
+                    sql.SQL("delete from {} where " + condition).format(sql.Identifier(table)),
+                    {"accounts": list(ACCOUNTS)},
+                )
+            for table, condition in tables.items():
+                await _copy_table(reader, writer, table, condition)
+    target.databases.forget_places()
