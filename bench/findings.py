@@ -32,7 +32,7 @@ class Plan:
 
 
 FULL = Plan(label="", seconds=10, few=10_000, many=1_000_000)
-QUICK = Plan(label=" (quick)", seconds=3, few=1_000, many=20_000)
+QUICK = Plan(label=" (quick)", seconds=5, few=1_000, many=20_000)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

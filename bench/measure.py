@@ -12,7 +12,7 @@ from bench.failure import BenchError
 from bench.load import Load, create_orders
 from bench.target import Target
 
-WARM_UP_S = 2
+WARM_UP_S = 3
 SAMPLE = 20
 
 

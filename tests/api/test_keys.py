@@ -98,7 +98,9 @@ async def test_changed_roles_count_from_the_next_sign_in(account: Client) -> Non
 
 async def test_a_changed_name_leaves_the_private_half_as_it_was(account: Client) -> None:
     key = await account.new_key("account-admin")
-    assert (await account.put(f"/v1/account/keys/{key.public_key}", {"name": "New", "roles": ["account-admin"]})).is_success
+    assert (
+        await account.put(f"/v1/account/keys/{key.public_key}", {"name": "New", "roles": ["account-admin"]})
+    ).is_success
     assert (await key.sign_in()).status_code == 201
 
 

@@ -30,7 +30,9 @@ def codes(answer: httpx.Response) -> list[str]:
     return [error["errorCode"] for error in answer.json()["errors"]]
 
 
-async def send(platform: Platform, header: str | None, path: str = "/v1/identity/hmac", **options: object) -> httpx.Response:
+async def send(
+    platform: Platform, header: str | None, path: str = "/v1/identity/hmac", **options: object
+) -> httpx.Response:
     headers = {} if header is None else {"Authorization": header}
     return await platform.http.post(path, headers=headers, **options)  # type: ignore[arg-type]  # httpx's own options
 
@@ -41,7 +43,8 @@ async def record_of(platform: Platform, client: Client) -> list[tuple[str, str, 
     tenant = TenantId(uuid.UUID(client.tenant_id)) if client.tenant_id else None
     async with platform.app.operation(system("test"), account=account, tenant=tenant) as op:
         rows = await op.rows(
-            "select action, outcome, detail from audit_entries where subject_id = %s order by entry_id", client.public_key
+            "select action, outcome, detail from audit_entries where subject_id = %s order by entry_id",
+            client.public_key,
         )
     return [(row[0], row[1], row[2]) for row in rows]
 
@@ -68,7 +71,9 @@ async def test_the_scheme_is_read_in_any_case(platform: Platform, account: Clien
 
 
 @pytest.mark.parametrize("decimals", [0, 1, 3, 6])
-async def test_the_epoch_may_have_a_fraction_and_be_the_nonce(platform: Platform, account: Client, decimals: int) -> None:
+async def test_the_epoch_may_have_a_fraction_and_be_the_nonce(
+    platform: Platform, account: Client, decimals: int
+) -> None:
     epoch = f"{time.time():.{decimals}f}"
     header = authorization(account.public_key, account.private_key, epoch=epoch, nonce=epoch)
     assert (await send(platform, header)).status_code == 201

@@ -119,7 +119,9 @@ async def test_of_two_decisions_at_once_one_counts(platform: Platform) -> None:
     account = await platform.new_account(tenant_creation_approval_required=True)
     path = f"{TENANTS}/{(await account.post(TENANTS, {'name': 'Claims'})).json()['tenantId']}"
     answers = await asyncio.gather(
-        account.post(f"{path}/approve"), account.post(f"{path}/reject", {"reason": "No."}), account.post(f"{path}/approve")
+        account.post(f"{path}/approve"),
+        account.post(f"{path}/reject", {"reason": "No."}),
+        account.post(f"{path}/approve"),
     )
     assert sorted(answer.status_code for answer in answers) == [200, 400, 400]
 
@@ -147,7 +149,11 @@ async def test_a_deleted_tenant_stays_deleted(account: Client) -> None:
     assert answer.status_code == 200
     assert answer.json()["statusDetails"]["deletedBy"] == account.public_key
     assert (await account.get(path)).json()["status"] == "DELETED"
-    for again in (await account.delete(path), await account.put(path, {"name": "x"}), await account.post(f"{path}/approve")):
+    for again in (
+        await account.delete(path),
+        await account.put(path, {"name": "x"}),
+        await account.post(f"{path}/approve"),
+    ):
         assert (again.status_code, codes(again)) == (400, ["TENANT_STATUS_CONFLICT"])
     assert (await account.get("/v1/account")).json()["license"]["tenantUsage"] == 0
 
@@ -155,7 +161,10 @@ async def test_a_deleted_tenant_stays_deleted(account: Client) -> None:
 async def test_the_license_limits_how_many(platform: Platform) -> None:
     account = await platform.new_account(account_license=License(max_tenants=2))
     key = {"Idempotency-Key": "the-second"}
-    made = [await account.post(TENANTS, {"name": "T0"}), await account.post(TENANTS, {"name": "T1", "region": "ch"}, headers=key)]
+    made = [
+        await account.post(TENANTS, {"name": "T0"}),
+        await account.post(TENANTS, {"name": "T1", "region": "ch"}, headers=key),
+    ]
     assert (await account.post(TENANTS, {"name": "T1", "region": "ch"}, headers=key)).json() == made[1].json()
     answer = await account.post(TENANTS, {"name": "One too many"})
     assert (answer.status_code, codes(answer)) == (400, ["TENANT_LIMIT_REACHED"])

@@ -15,6 +15,8 @@ from urllib.parse import urlsplit
 import httpx
 import psutil
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from tests.fixtures.platform import Server, public_folder, run_command
 from tests.fixtures.signing import authorization
@@ -59,16 +61,23 @@ def runs(process: psutil.Process) -> bool:
         return False
 
 
-@pytest.fixture
-def own_server() -> Iterator[Server]:
-    """A server that a test may hurt."""
+@pytest.fixture(scope="module")
+def hurt_server() -> Iterator[Server]:
     with public_folder() as folder:
         server = Server(folder)
         try:
-            server.start()
             yield server
         finally:
             server.stop()
+
+
+@pytest.fixture
+def own_server(hurt_server: Server) -> Server:
+    """A running server that a test may hurt or stop."""
+    hurt_server.options = ()
+    if not hurt_server.running:
+        hurt_server.start()
+    return hurt_server
 
 
 def test_it_says_where_it_is_and_serves_over_tls(server: Server) -> None:
@@ -211,9 +220,9 @@ def test_told_to_stop_it_leaves_nobody(own_server: Server, how: signal.Signals) 
 
 def test_killed_outright_it_leaves_nobody_at_the_door(own_server: Server) -> None:
     children = own_server.family()[1:]
-    psutil.Process(own_server.pid).kill()
+    own_server.kill()
     _, alive = psutil.wait_procs(children, timeout=PATIENCE_S)
-    assert alive == []
+    assert [process for process in alive if runs(process)] == []
     # What the killed supervisor couldn't stop is the database; the next command finds it and leaves it stopped.
     open_account(own_server)
     assert not (own_server.data_dir / "database/data/postmaster.pid").exists()
@@ -222,7 +231,6 @@ def test_killed_outright_it_leaves_nobody_at_the_door(own_server: Server) -> Non
 def test_ones_own_certificate(own_server: Server) -> None:
     keys = own_server.data_dir / "keys"
     own_server.stop()
-    own_server.ca_file.unlink()
     chain, key = (Path(own_server.data_dir, f"own.{suffix}") for suffix in ("pem", "key"))
     (keys / "simulator.pem").rename(chain)
     (keys / "simulator.key").rename(key)
@@ -234,8 +242,9 @@ def test_ones_own_certificate(own_server: Server) -> None:
     with httpx.Client(verify=trusting) as http:
         assert http.get(f"{own_server.url}/health").status_code == 200
     address = urlsplit(own_server.url)
-    served = ssl.get_server_certificate((str(address.hostname), int(address.port or 0)))
-    assert ssl.PEM_cert_to_DER_cert(served) == ssl.PEM_cert_to_DER_cert(chain.read_text().split("-----END")[0] + "-----END CERTIFICATE-----\n")
+    served = ssl.PEM_cert_to_DER_cert(ssl.get_server_certificate((str(address.hostname), int(address.port or 0))))
+    assert served == x509.load_pem_x509_certificate(chain.read_bytes()).public_bytes(Encoding.DER)
+    assert "CA file" not in own_server.log
 
 
 @pytest.mark.parametrize(

@@ -69,7 +69,9 @@ async def test_another_authority_is_not_trusted(authority: LocalAuthority, tmp_p
         await handshake(authority.issue("server"), other.certificate, "localhost")
 
 
-def test_the_authority_vouches_for_its_own_names_only(authority: LocalAuthority, tmp_path: Path, clock: ManualClock) -> None:
+def test_the_authority_vouches_for_its_own_names_only(
+    authority: LocalAuthority, tmp_path: Path, clock: ManualClock
+) -> None:
     authority.issue("server")
     made = x509.load_pem_x509_certificate(authority.certificate.read_bytes())
     permitted = made.extensions.get_extension_for_class(x509.NameConstraints)

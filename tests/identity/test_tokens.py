@@ -100,9 +100,7 @@ def test_what_our_key_signed_for_another_end_is_no_access_token(
     seed = os.urandom(32)
     made = Tokens(Secret(seed), Environment.SANDBOX, clock)
     public = made.key_set()["keys"][0]
-    key = OKPKey.import_key(
-        {"kty": "OKP", "crv": "Ed25519", "x": public["x"], "d": jwt_base64(seed)}
-    )
+    key = OKPKey.import_key({"kty": "OKP", "crv": "Ed25519", "x": public["x"], "d": jwt_base64(seed)})
     claims = {
         "iss": "strongroom",
         "aud": "strongroom-api",

@@ -33,9 +33,7 @@ async def owners(op: Operation, table: str) -> set[object]:
 async def busy_tenant(platform: Platform) -> Client:
     """A tenant with a row in every table that has any above payments."""
     tenant = await platform.new_tenant()
-    made = await tenant.post(
-        "/v1/tenant/keys", {"roles": ["tenant-management"]}, headers={"Idempotency-Key": "a-key"}
-    )
+    made = await tenant.post("/v1/tenant/keys", {"roles": ["tenant-management"]}, headers={"Idempotency-Key": "a-key"})
     assert made.status_code == 201
     return tenant
 

@@ -15,6 +15,7 @@ from typing import Any, Final
 from uuid import UUID
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from strongroom.access import Permission
 from strongroom.api import idempotency
@@ -31,6 +32,8 @@ CHUNK_LINES: Final = 500
 CHUNK_BYTES: Final = 512 * 1024
 """A chunk is written when it has so many lines or bytes."""
 MAX_LINE_BYTES: Final = 512 * 1024
+MAX_RECORD_LINES: Final = 100
+"""Most lines over which one CSV record goes, by line breaks inside quotes."""
 _PATH: Final = "/v1/order-management/bulk"
 _NDJSON: Final = frozenset({"application/x-ndjson", "application/ndjson", "application/jsonl", "application/json", ""})
 _REQUIRED: Final = (
@@ -67,6 +70,7 @@ class BankAccountBody(msgspec.Struct, rename="camel"):
     """A bank account that comes with a line."""
 
     account_holder: Any = None
+    account_holder_name: Any = None
     iban: Any = None
     bic: Any = None
     account_number: Any = None
@@ -79,11 +83,18 @@ class LineBody(InstructionBody, rename="camel"):
     """One instruction as a line: its order's reference and, if need be, the account to be put into the vault."""
 
     order_ref: Any = None
-    order_metadata: Any = None
     bank_account: BankAccountBody | None = None
 
 
+class LineKind(msgspec.Struct, rename="camel"):
+    """What tells an instruction from a whole order."""
+
+    instruction_ref: msgspec.Raw | UnsetType = UNSET
+    instructions: msgspec.Raw | UnsetType = UNSET
+
+
 _decode_line = msgspec.json.Decoder(LineBody).decode
+_decode_kind = msgspec.json.Decoder(LineKind).decode
 
 
 async def upload(call: Call) -> Reply:
@@ -153,6 +164,15 @@ class _Writer:
         self._digest.update(raw)
         self._digest.update(b"\n")
         self._done = number
+        if number > self._job.lines_done and line is not None and self._job.status == "COMPLETED":
+            raise KeyReused(
+                Failure(
+                    "IDEMPOTENCY_KEY_REUSED",
+                    "This Idempotency-Key belongs to an upload that ended after line {count}. Use a new key for a new "
+                    "upload.",
+                    {"count": self._job.lines_done},
+                )
+            )
         if number <= self._job.lines_done:
             if number == self._job.lines_done and self._digest.digest() != self._job.digest:
                 raise KeyReused(
@@ -220,11 +240,19 @@ def _read_ndjson(raw: bytes) -> bulk.Line | StrongroomError:
     try:
         if len(raw) > MAX_LINE_BYTES:
             raise _line_too_long()
-        if b'"instructionRef"' in raw and b'"instructions"' not in raw:
-            return _check_line(decode_body(_decode_line, raw))
-        return read_order(raw)
+        return _check_line(decode_body(_decode_line, raw)) if _is_instruction(raw) else read_order(raw)
     except Invalid as error:
         return error
+
+
+def _is_instruction(raw: bytes) -> bool:
+    if b"\\" not in raw:
+        if b'"instructions"' not in raw:
+            return b'"instructionRef"' in raw
+        if b'"instructionRef"' not in raw:
+            return False
+    kind = decode_body(_decode_kind, raw)
+    return kind.instruction_ref is not UNSET and kind.instructions is UNSET
 
 
 def _check_line(sent: LineBody) -> bulk.InstructionLine:
@@ -252,24 +280,32 @@ def _bank_account(sent: BankAccountBody) -> NewBankAccount:
 
 
 async def _csv_lines(call: Call) -> AsyncIterator[tuple[int, bytes, bulk.Line | StrongroomError | None]]:
-    header: list[str] | None = None
-    delimiter = ","
-    number = 0
-    async for raw in _csv_records(call):
-        number += 1
-        if header is None:
-            text = raw.decode("utf-8-sig", errors="replace")
-            delimiter = max(",;\t|", key=text.count)
-            header = [name.strip() for name in next(csv.reader([text], delimiter=delimiter), [])]
-            _check_csv_header(header, delimiter)
-            yield number, raw, None
-            continue
-        yield number, raw, _read_csv(header, delimiter, raw) if raw.strip() else None
-    if header is None:
+    lines = _split(call)
+    first = await anext(lines, None)
+    if first is None:
         raise Invalid(Failure("CSV_HEADER_MISSING", "The CSV is empty; its first line must name the columns."))
+    text = first.decode("utf-8-sig", errors="replace")
+    delimiter = max(",;\t|", key=text.count)
+    header = _csv_header(text, delimiter)
+    yield 1, first, None
+    number = 1
+    records = Records(delimiter, len(header))
+    async for line in lines:
+        for record in records.feed(line):
+            number += 1
+            yield number, record, _read_csv(header, delimiter, record) if record.strip() else None
+    for record in records.finish():
+        number += 1
+        yield number, record, _read_csv(header, delimiter, record)
 
 
-def _check_csv_header(header: Sequence[str], delimiter: str) -> None:
+def _csv_header(text: str, delimiter: str) -> list[str]:
+    try:
+        header = [name.strip() for name in next(csv.reader([text], delimiter=delimiter), [])]
+    except csv.Error as error:
+        raise Invalid(
+            Failure("CSV_LINE_INVALID", "The first line can't be read: {what}.", {"what": str(error)[:100]})
+        ) from None
     missing = [name for name in _REQUIRED if name not in header]
     if missing:
         raise Invalid(
@@ -287,13 +323,14 @@ def _check_csv_header(header: Sequence[str], delimiter: str) -> None:
                 "CSV_COLUMN_TWICE", "The CSV's first line has the columns {names} twice.", {"names": ", ".join(twice)}
             )
         )
+    return header
 
 
 def _read_csv(header: Sequence[str], delimiter: str, raw: bytes) -> bulk.Line | StrongroomError:
     try:
         if len(raw) > MAX_LINE_BYTES:
             raise _line_too_long()
-        values = next(csv.reader(io.StringIO(raw.decode(), newline=""), delimiter=delimiter, strict=True))
+        values = _values(raw, delimiter)
     except (UnicodeDecodeError, csv.Error) as error:
         return Invalid(Failure("CSV_LINE_INVALID", "The line can't be read: {what}.", {"what": str(error)[:100]}))
     except Invalid as error:
@@ -354,29 +391,90 @@ def _csv_account(row: Mapping[str, str]) -> BankAccountBody | None:
 
 
 async def _split(call: Call) -> AsyncIterator[bytes]:
-    """The upload's lines; one that is too long comes cut, but longer than MAX_LINE_BYTES."""
+    """The upload's lines; one that is too long comes cut, one byte longer than MAX_LINE_BYTES."""
     assert call.chunks is not None  # noqa: S101  # the route streams
+    most = MAX_LINE_BYTES + 1
     rest = b""
     while (chunk := await call.chunks()) is not None:
         first, *others = chunk.split(b"\n")
-        rest = rest + first if len(rest) <= MAX_LINE_BYTES else rest
+        rest = (rest + first)[:most] if rest else first
         for other in others:
-            yield rest.removesuffix(b"\r")
+            yield rest[:most].removesuffix(b"\r")
             rest = other
     if rest:
-        yield rest.removesuffix(b"\r")
+        yield rest[:most].removesuffix(b"\r")
 
 
-async def _csv_records(call: Call) -> AsyncIterator[bytes]:
-    """The upload's CSV records: lines, joined while a quoted value goes on."""
-    record = b""
-    async for line in _split(call):
-        record = record + b"\n" + line if record else line
-        if record.count(b'"') % 2 == 0 or len(record) > MAX_LINE_BYTES:
-            yield record
-            record = b""
-    if record:
-        yield record
+class Records:
+    """Puts CSV records together from lines: a quoted value may go on over several.
+
+    A quote that is opened by mistake would swallow what follows. So when a record doesn't end within
+    MAX_RECORD_LINES, or can't be read when it ends, its first line stands alone (and is refused), and the lines after
+    it are looked at anew.
+    """
+
+    def __init__(self, delimiter: str, columns: int) -> None:
+        self._delimiter = delimiter
+        self._columns = columns
+        self._lines: list[bytes] = []
+
+    def feed(self, line: bytes) -> list[bytes]:
+        """The records that end with this line."""
+        if not self._lines and b'"' not in line:
+            return [line]
+        self._lines.append(line)
+        record = b"\n".join(self._lines)
+        if not _is_open(record, self._delimiter.encode()):
+            if len(self._lines) == 1 or self._is_good(record):
+                self._lines = []
+                return [record]
+        elif len(self._lines) < MAX_RECORD_LINES and len(record) <= MAX_LINE_BYTES:
+            return []
+        return self._give_up()
+
+    def finish(self) -> list[bytes]:
+        """The records that are left at the end."""
+        found: list[bytes] = []
+        while self._lines:
+            found += self._give_up()
+        return found
+
+    def _give_up(self) -> list[bytes]:
+        first, *others = self._lines
+        self._lines = []
+        found = [first]
+        for other in others:
+            found += self.feed(other)
+        return found
+
+    def _is_good(self, record: bytes) -> bool:
+        try:
+            return len(_values(record, self._delimiter)) == self._columns
+        except (UnicodeDecodeError, csv.Error):
+            return False
+
+
+def _is_open(record: bytes, delimiter: bytes) -> bool:
+    """Whether a quoted value goes on at the end (RFC 4180: only a quote at a value's beginning opens one)."""
+    at = 0
+    while True:
+        if record[at : at + 1] == b'"':
+            at = record.find(b'"', at + 1)
+            while at >= 0 and record[at + 1 : at + 2] == b'"':
+                at = record.find(b'"', at + 2)
+            if at < 0:
+                return True
+        at = record.find(delimiter, at)
+        if at < 0:
+            return False
+        at += 1
+
+
+def _values(record: bytes, delimiter: str) -> list[str]:
+    """A record's values. Raises UnicodeDecodeError, csv.Error."""
+    if b"\0" in record:
+        raise csv.Error("it holds a NUL character")
+    return next(csv.reader(io.StringIO(record.decode(), newline=""), delimiter=delimiter, strict=True))
 
 
 def _line_too_long() -> Invalid:

@@ -105,7 +105,7 @@ class BankAddressRequest(msgspec.Struct, rename="camel"):
 class BankAccountRequest(msgspec.Struct, rename="camel"):
     """An account to be put into the customer's vault: an IBAN, or a number with its bank code and country."""
 
-    account_holder: str
+    account_holder_name: str
     iban: str | UnsetType | None = UNSET
     bic: str | UnsetType | None = UNSET
     account_number: str | UnsetType | None = UNSET

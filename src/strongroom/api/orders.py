@@ -32,14 +32,18 @@ from strongroom.api.routing import Access, Call, Reply, Route, wire_name
 from strongroom.database import Coalescer, Databases, Operation
 from strongroom.kernel.actors import Actor
 from strongroom.kernel.clock import epoch_ms
-from strongroom.kernel.errors import Invalid, StrongroomError
+from strongroom.kernel.errors import Failure, Invalid, NotFound, StrongroomError
+from strongroom.kernel.ids import parse_uuid
 from strongroom.payments import instructions, orders
 from strongroom.payments.contents import Defaults, NewOrder
-from strongroom.payments.instructions import Instruction
+from strongroom.payments.instructions import Attempt, Instruction
 
 _BASE = "/v1/order-management"
 _ORDER = _BASE + "/{orderRef}"
 _INSTRUCTION = _ORDER + "/instruction/{instructionRef}"
+_TRANSACTION = (
+    "/v1/customer-vault/{customerRef}/financial-instrument/{financialInstrumentId}/transaction/{transactionId}"
+)
 _DEFAULTS = _ORDER + "/customer-defaults/{customerRef}"
 
 
@@ -276,6 +280,19 @@ async def change_instruction(op: Operation, call: Call) -> Reply:
     return Reply(200, _instruction_view(await instructions.get_instruction(op, order_ref, ref)))
 
 
+async def read_transaction(op: Operation, call: Call) -> Reply:
+    """GET a transaction by way of the customer's financial instrument."""
+    customer_ref = _path_ref(call, "customerRef", "CUSTOMER_REF")
+    instrument_id = parse_uuid(call.path["financialInstrumentId"])
+    transaction_id = parse_uuid(call.path["transactionId"])
+    if instrument_id is None or transaction_id is None:
+        raise NotFound(Failure("TRANSACTION_NOT_FOUND", "The customer's financial instrument has no such transaction."))
+    item = await instructions.get_of_transaction(op, customer_ref, instrument_id, transaction_id)
+    if item.attempt is None:
+        raise LookupError("found by its attempt, the instruction has one")
+    return Reply(200, _transaction_view(item, item.attempt))
+
+
 async def cancel_instruction(op: Operation, call: Call) -> Reply:
     """POST a cancellation."""
     order_ref = _path_ref(call, "orderRef", "ORDER_REF")
@@ -316,24 +333,9 @@ def _instruction_view(item: Instruction) -> InstructionView:
     attempt = item.attempt
     instrument_id = str(item.financial_instrument_id) if item.financial_instrument_id else None
     vault = f"/v1/customer-vault/{item.customer_ref}/financial-instrument/{instrument_id}"
-    transaction = None
     transactions: list[Href] = []
     if attempt is not None:
         transactions = [Href(f"{vault}/transaction/{attempt.transaction_id}", str(attempt.transaction_id))]
-        said = attempt.said
-        transaction = TransactionView(
-            transaction_id=str(attempt.transaction_id),
-            financial_instrument_id=instrument_id,
-            created_timestamp=epoch_ms(attempt.created_at),
-            last_updated_timestamp=epoch_ms(attempt.updated_at),
-            amount=item.money.decimal,
-            net_amount=item.money.decimal,
-            status=attempt.status,
-            additional_information=" ".join(text for text in (said.reason, said.detail) if text) or None,
-            app=AppReference(attempt.app_id, said.provider_reference or None, None, None),
-            refunds=[],
-            chargebacks=[],
-        )
     settled = attempt is not None and attempt.status == "SUCCESS"
     return InstructionView(
         links=InstructionLinks(
@@ -357,7 +359,24 @@ def _instruction_view(item: Instruction) -> InstructionView:
         financial_instrument=InstrumentChoice(instrument_id, item.financial_instrument_source, item.can_update, None),
         scheme=SchemeChoice(item.scheme_id, item.scheme_source, item.can_update),
         metadata=dict(item.metadata),
-        transaction=transaction,
+        transaction=None if attempt is None else _transaction_view(item, attempt),
+    )
+
+
+def _transaction_view(item: Instruction, attempt: Attempt) -> TransactionView:
+    said = attempt.said
+    return TransactionView(
+        transaction_id=str(attempt.transaction_id),
+        financial_instrument_id=str(item.financial_instrument_id) if item.financial_instrument_id else None,
+        created_timestamp=epoch_ms(attempt.created_at),
+        last_updated_timestamp=epoch_ms(attempt.updated_at),
+        amount=item.money.decimal,
+        net_amount=item.money.decimal,
+        status=attempt.status,
+        additional_information=" ".join(text for text in (said.reason, said.detail) if text) or None,
+        app=AppReference(attempt.app_id, said.provider_reference or None, None, None),
+        refunds=[],
+        chargebacks=[],
     )
 
 
@@ -397,6 +416,9 @@ ROUTES: Sequence[Route] = (
     _tenant(
         "POST", _INSTRUCTION + "/cancel", "Cancel an instruction", _WRITE, operation=cancel_instruction,
         request=CancelRequest, replies={200: InstructionView},
+    ),
+    _tenant(
+        "GET", _TRANSACTION, "Read a transaction", _READ, operation=read_transaction, replies={200: TransactionView},
     ),
     _tenant(
         "PUT", _ORDER + "/metadata", "Replace an order's metadata", _WRITE, operation=put_metadata,

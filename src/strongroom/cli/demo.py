@@ -8,8 +8,8 @@ from typing import Annotated, Final
 
 import typer
 
-from strongroom.cli.run import rehearse_and_exit
-from strongroom.cli.settings import DataDir, default_data_dir
+from strongroom.cli.run import carry_out
+from strongroom.cli.settings import AsJson, DataDir, default_data_dir
 from strongroom.kernel.config import Environment
 from strongroom.kernel.errors import Failure, Refused
 
@@ -24,6 +24,7 @@ def demo(
     keep: Annotated[
         bool, typer.Option("--keep", help="Go on with what the last demo left instead of beginning anew.")
     ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Take a thousand lines of a claims system through the API, over two rails, and back from the bank.
 
@@ -34,7 +35,7 @@ def demo(
     folder = (data_dir or default_data_dir(Environment.SANDBOX).with_name("demo")).resolve()
     source = PaymentFile(file)
     make_folder(folder, keep=keep)
-    rehearse_and_exit(folder, source, folder / f"{file.stem}-refused.csv", with_break=True)
+    carry_out(folder, source, folder / f"{file.stem}-refused.csv", with_break=True, as_json=as_json)
 
 
 def make_folder(folder: Path, *, keep: bool) -> None:

@@ -7,13 +7,11 @@ that can be had in two ways is compared.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
-from itertools import islice
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from rich import box
 from rich.console import Console
@@ -22,7 +20,7 @@ from rich.text import Text
 
 from strongroom.cli.sending import Sent
 from strongroom.kernel.money import Money
-from strongroom.payments.standing import MAX_REFS, Standing
+from strongroom.payments.standing import Standing
 
 WIDTH: Final = 116
 """Columns that the tables take where the terminal doesn't say how many it has."""
@@ -145,15 +143,10 @@ async def make_report(
     return report
 
 
-def chunks(refs: Iterable[tuple[str, str]], size: int = MAX_REFS) -> Iterable[list[tuple[str, str]]]:
-    """References in lists of at most `size`."""
-    source = iter(refs)
-    while chunk := list(islice(source, size)):
-        yield chunk
-
-
 def show(report: Report, console: Console) -> None:
     """Print the tables, and say whether they add up."""
+    console.print()
+    console.print(_headline(report), style="bold")
     console.print()
     console.print(_lines_table(report.sent))
     console.print(_money_table(report))
@@ -171,13 +164,46 @@ def show(report: Report, console: Console) -> None:
         )
 
 
-def show_places(console: Console, places: Sequence[tuple[str, str | Path]]) -> None:
+def show_places(console: Console, places: Mapping[str, str | Path]) -> None:
     """Print where things are."""
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-    for name, place in places:
-        table.add_row(name, Text(str(place), overflow="fold"))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, place in places.items():
+        table.add_row(name, Text(str(place)))
     console.print()
     console.print(table)
+
+
+def as_data(report: Report) -> dict[str, Any]:
+    """The same as data: amounts are decimal strings."""
+    sent = report.sent
+    return {
+        "lines": sent.lines,
+        "accepted": sent.accepted,
+        "refused": sent.refused,
+        "refusals": dict(sorted(sent.refusals.items())),
+        "money": [
+            {"direction": direction, "currency": currency}
+            | {
+                name: _sum_data(getattr(row, name), currency)
+                for name in ("instructed", "paid", "failed", "cancelled", "unconfirmed", "open", "matched")
+            }
+            for (direction, currency), row in sorted(report.rows.items())
+        ],
+        "failures": _reasons_data(report.failures),
+        "waiting": _reasons_data(report.waiting),
+        "breaks": [
+            {
+                "bookedOn": found.booked_on.isoformat(),
+                "reason": found.reason,
+                "amount": str(Money(found.minor, found.currency).decimal),
+                "currency": found.currency,
+            }
+            for found in report.breaks
+        ],
+        "differences": report.differences(),
+    }
 
 
 def amount(minor: int, currency: str) -> str:
@@ -232,7 +258,7 @@ def _money_table(report: Report) -> Table:
     return table
 
 
-def _reasons_table(title: str, reasons: dict[tuple[str, str, str], Sum]) -> Table:
+def _reasons_table(title: str, reasons: Mapping[tuple[str, str, str], Sum]) -> Table:
     table = _table(title)
     table.add_column("Reason")
     table.add_column("Direction")
@@ -262,9 +288,30 @@ def _breaks_table(breaks: Sequence[Break]) -> Table:
 
 
 def _in_words(reason: str) -> str:
-    code = Counter(part for part in reason.split("-") if part in REASONS)
-    words = REASONS.get(reason) or next((REASONS[part] for part in code), "")
+    """What a reason means; `RETURNED-AC06` is what `AC06` is."""
+    words = REASONS.get(reason.removeprefix("RETURNED-"), "")
     return f"({words})" if words else ""
+
+
+def _headline(report: Report) -> str:
+    def count(name: str) -> int:
+        return sum(getattr(row, name).count for row in report.rows.values())
+
+    sent = report.sent
+    ends = [f"{count(name):,} {name}" for name in ("paid", "failed", "cancelled", "unconfirmed", "open") if count(name)]
+    seen = f"{count('matched'):,} of them matched by the bank's statements"
+    return f"{sent.lines:,} lines in: {sent.accepted:,} accepted, {sent.refused:,} refused · {', '.join(ends)} · {seen}"
+
+
+def _sum_data(found: Sum, currency: str) -> dict[str, Any]:
+    return {"count": found.count, "amount": str(Money(found.minor, currency).decimal)}
+
+
+def _reasons_data(reasons: Mapping[tuple[str, str, str], Sum]) -> list[dict[str, Any]]:
+    return [
+        {"reason": reason, "direction": direction, "currency": currency} | _sum_data(found, currency)
+        for (reason, direction, currency), found in sorted(reasons.items())
+    ]
 
 
 def _cell(found: Sum, currency: str) -> Text:

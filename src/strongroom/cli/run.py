@@ -7,10 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from strongroom.cli.settings import DataDir
+from strongroom.cli.settings import AsJson, DataDir
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from strongroom.cli.payment_file import PaymentFile
+    from strongroom.cli.rehearsal import Rehearsed
+    from strongroom.kernel.config import Config
 
 
 def run(
@@ -23,42 +27,95 @@ def run(
     data_dir: DataDir = None,
     refused: Annotated[
         Path | None,
-        typer.Option("--refused", help="Where refused lines are written. [default: FILE-refused.csv beside it]"),
+        typer.Option(
+            "--refused",
+            help="Where refused lines are written. [default: …-refused.csv beside FILE]",
+            show_default=False,
+        ),
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Rehearse a payments file: send it through the API, over two rails, and back from a simulated bank.
 
-    Exit status 1 when something is wrong with the file as a whole, or when the figures don't add up.
+    Exit status 1 when the file as a whole can't be read, or when the figures don't add up.
     """
     from strongroom.cli.payment_file import PaymentFile
 
     source = PaymentFile(file)
-    refused_file = refused or file.with_name(f"{file.stem}-refused.csv")
-    rehearse_and_exit(data_dir, source, refused_file)
+    carry_out(data_dir, source, refused or file.with_name(f"{file.stem}-refused.csv"), as_json=as_json)
 
 
-def rehearse_and_exit(
-    data_dir: Path | None, file: PaymentFile, refused_file: Path, *, with_break: bool = False
+def carry_out(
+    data_dir: Path | None,
+    file: PaymentFile,
+    refused_file: Path,
+    *,
+    with_break: bool = False,
+    as_json: bool = False,
 ) -> None:
-    """Rehearse a file; exit status 1 when the figures don't add up."""
+    """Rehearse a file from start to end, and print what became of it; exit status 1 when something isn't right."""
+    import json
     import logging
 
     import uvloop
-    from rich.console import Console
 
-    from strongroom.cli.rehearsal import rehearse
-    from strongroom.cli.report import WIDTH
+    from strongroom.cli.report import as_data, show, show_places
+    from strongroom.cli.stage import config_on_free_ports
     from strongroom.kernel.telemetry import configure_logs
 
     configure_logs(level=logging.ERROR)
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=WIDTH)
-    # What was refused holds people's names and accounts.
+    config = config_on_free_ports(data_dir)
+    progress, output = _console(to_stderr=True), _console(to_stderr=False)
+    for name in file.ignored:
+        progress.print(f"The column {name} is not read.", style="yellow", markup=False)
+    # What is refused holds people's names and accounts.
     refused_file.unlink(missing_ok=True)
     refused_file.touch(mode=0o600)
-    report = uvloop.run(rehearse(data_dir, file, refused_file, console, with_break=with_break))
+    done = uvloop.run(_rehearse(config, file, refused_file, progress, with_break=with_break))
+    report = done.report
     if not report.sent.refused:
         refused_file.unlink()
+    places = _places(done, config, refused_file if report.sent.refused else None)
+    if as_json:
+        output.print_json(
+            json.dumps(as_data(report) | {"places": {name: str(place) for name, place in places.items()}})
+        )
+    else:
+        show(report, output)
+        show_places(output, places)
     if report.differences():
         raise typer.Exit(1)
+
+
+async def _rehearse(
+    config: Config, file: PaymentFile, refused_file: Path, progress: Console, *, with_break: bool
+) -> Rehearsed:
+    from strongroom.cli.rehearsal import rehearse
+    from strongroom.cli.stage import staged
+
+    async with staged(config, progress) as app:
+        return await rehearse(app, file, refused_file, progress, with_break=with_break)
+
+
+def _places(done: Rehearsed, config: Config, refused_file: Path | None) -> dict[str, str | Path]:
+    again = (
+        f"strongroom serve --data-dir {config.data_dir} --port {config.port} --simulator-port {config.simulator_port}"
+    )
+    return {
+        "Payment files (pain.001)": done.payment_files,
+        "The bank's answers (pain.002, camt.053)": done.bank_answers,
+        **({"Refused lines, with reasons": refused_file} if refused_file else {}),
+        "API (stopped now)": done.url,
+        "To start it again, and keep it up": again,
+        "CA file": done.ca_file,
+        "A key to sign in with (0600)": done.key_file,
+    }
+
+
+def _console(*, to_stderr: bool) -> Console:
+    from rich.console import Console
+
+    from strongroom.cli.report import WIDTH
+
+    console = Console(highlight=False, stderr=to_stderr)
+    return console if console.is_terminal else Console(highlight=False, stderr=to_stderr, width=WIDTH)

@@ -91,11 +91,11 @@ class Supervisor:
         self._told_to_stop = threading.Event()
 
     def run(self) -> None:
-        """Start everything, and return when everything is stopped again (SIGINT, SIGTERM).
+        """Start everything, and return when everything is stopped again (SIGINT, SIGTERM, SIGHUP).
 
         Raises errors.Unavailable (`DATABASE_NOT_STARTED`, `API_NOT_STARTED`) when it doesn't come up.
         """
-        for signum in (signal.SIGINT, signal.SIGTERM):
+        for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(signum, lambda *_: self._told_to_stop.set())
         parts: Sequence[Part] = ()
         try:

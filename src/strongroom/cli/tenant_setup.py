@@ -98,9 +98,7 @@ async def _make_schemes(client: Client) -> Schemes:
     }
     payout = {"name": "Claims", "code": "claims", "rules": [by_file, to_provider]}
     collect = {"name": "Premiums", "code": "premiums", "agreementType": "Reuse", "rules": [to_provider]}
-    return Schemes(
-        payout=await _publish(client, "payout", payout), collect=await _publish(client, "collect", collect)
-    )
+    return Schemes(payout=await _publish(client, "payout", payout), collect=await _publish(client, "collect", collect))
 
 
 async def _publish(client: Client, kind: str, draft: Mapping[str, object]) -> str:

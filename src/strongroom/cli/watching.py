@@ -54,7 +54,7 @@ class Watch:
         while True:
             answered = await asyncio.to_thread(self._answer)
             try:
-                state = await self._look()
+                state: State | None = await self._look()
             except Unavailable:
                 # The database is away for a moment; the platform waits for it too.
                 state = seen

@@ -30,8 +30,8 @@ R = TypeVar("R")
 class Coalescer(Generic[K, C, R]):
     """Runs commands in batches, one batch of a group at a time.
 
-    `run` gets the group and its commands and returns, in order, a result or the error for each. What it raises means that
-    nothing was written (or that the outcome is unknown, and says so).
+    `run` gets the group and its commands and returns, in order, a result or the error for each. What it raises means
+    that nothing was written (or that the outcome is unknown, and says so).
     """
 
     def __init__(

@@ -177,9 +177,13 @@ _INSERT_INSTRUCTIONS: Final = """
         insert into customers (tenant_id, customer_id, status, sealed, created_at, updated_at)
         select %(tenant)s, c.id, 'ACTIVE', c.sealed, %(now)s, %(now)s
         from unnest(%(customer_order)s, %(customer)s, %(customer_sealed)s) as c(order_id, id, sealed) {only_new}
-        where not exists (select from customers where tenant_id = %(tenant)s and customer_id = c.id)
+        where not exists (select from customers
+                          where tenant_id = %(tenant)s and customer_id = c.id and status = 'ACTIVE')
         order by c.id
-        on conflict do nothing
+        -- Somebody forgotten who comes again starts afresh.
+        on conflict (tenant_id, customer_id) do update
+        set status = 'ACTIVE', sealed = excluded.sealed, created_at = %(now)s, updated_at = %(now)s
+        where customers.status = 'FORGOTTEN'
     ),
     instructions_in as (
         insert into instructions (tenant_id, order_id, instruction_id, customer_id, direction, currency, country, status,
@@ -339,7 +343,9 @@ async def make_customer(op: Operation, ref: str) -> None:
     customer_id = customer_id_of(op, ref)
     await op.run(
         "insert into customers (tenant_id, customer_id, status, sealed, created_at, updated_at) "
-        "values (%s, %s::uuid, 'ACTIVE', %s, %s, %s) on conflict do nothing",
+        "values (%s, %s::uuid, 'ACTIVE', %s, %s, %s) on conflict (tenant_id, customer_id) do update "
+        "set status = 'ACTIVE', sealed = excluded.sealed, created_at = excluded.created_at, updated_at = excluded.updated_at "
+        "where customers.status = 'FORGOTTEN'",
         op.tenant,
         customer_id.hex(),
         pack_new_customer(op, customer_id, ref),

@@ -1,9 +1,9 @@
 """Bulk: many orders and instructions in one upload, each line with its own verdict.
 
 A line is a whole order (made as by a single request) or one instruction (its order is made when unknown). Lines are
-written in chunks: a chunk's orders, its results and the job's progress are one operation, so that after a crash the job
-says exactly how far it came. Sending the same upload again with the same key goes on from there; the digest of the lines
-already done makes sure that it is the same upload.
+written in chunks: a chunk's orders, its results and the job's progress are one operation, so that after a crash the
+job says exactly how far it came. Sending the same upload again with the same key goes on from there; the digest of the
+lines already done makes sure that it is the same upload.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from strongroom.kernel.errors import AlreadyExists, Failure, InFlight, Invalid, 
 from strongroom.kernel.ids import JobId, new_uuid
 from strongroom.payments import _writing
 from strongroom.payments.contents import NewInstruction, NewOrder, OrderContent, encode, order_id_of
-from strongroom.payments.instructions import taken
+from strongroom.payments.customers import customer_id_of
+from strongroom.payments.instructions import find_defaults, taken
 from strongroom.payments.instruments import NewBankAccount, add_many
 from strongroom.payments.orders import create_orders
 
@@ -38,7 +39,6 @@ class InstructionLine(msgspec.Struct, frozen=True, gc=False):
     order_ref: str
     instruction: NewInstruction
     bank_account: NewBankAccount | None = None
-    order_metadata: dict[str, str] = {}
 
 
 Line = NewOrder | InstructionLine
@@ -81,8 +81,9 @@ async def begin_job(op: Operation, key: str | None) -> Job:
     key_hash = None if key is None else op.cipher.index("bulk_jobs", "key_hash", key)
     job_id = new_uuid()
     made = await op.row(
-        f"insert into bulk_jobs (tenant_id, job_id, key_hash, digest, status, lines_done, accepted, refused, created_at, "  # noqa: S608  # constants
-        f"updated_at) values (%s, %s, %s, '', 'RUNNING', 0, 0, 0, %s, %s) on conflict do nothing returning {_JOB_COLUMNS}",
+        "insert into bulk_jobs (tenant_id, job_id, key_hash, digest, status, lines_done, accepted, refused, "
+        "created_at, updated_at) values (%s, %s, %s, '', 'RUNNING', 0, 0, 0, %s, %s) on conflict do nothing "
+        f"returning {_JOB_COLUMNS}",  # noqa: S608  # constants
         op.tenant,
         job_id,
         key_hash,
@@ -100,7 +101,8 @@ async def begin_job(op: Operation, key: str | None) -> Job:
         raise InFlight(
             Failure(
                 "BULK_IN_FLIGHT",
-                "The upload with this Idempotency-Key is still running as job {jobId}. Follow it, or try again in a minute.",
+                "The upload with this Idempotency-Key is still running as job {jobId}. Follow it, or try again in a "
+                "minute.",
                 {"jobId": str(job.job_id)},
             )
         )
@@ -143,8 +145,8 @@ async def write_lines(
             op.cipher.seal("bulk_results", "sealed", row_id, zlib.compress(results, 1)),
         )
     moved = await op.run(
-        "update bulk_jobs set lines_done = %s, digest = %s, accepted = accepted + %s, refused = refused + %s, updated_at = %s "
-        "where job_id = %s and lines_done < %s",
+        "update bulk_jobs set lines_done = %s, digest = %s, accepted = accepted + %s, refused = refused + %s, "
+        "updated_at = %s where job_id = %s and lines_done < %s",
         done,
         digest,
         accepted,
@@ -225,14 +227,20 @@ async def _write_instructions(
         if line.bank_account is not None:
             instruction = msgspec.structs.replace(instruction, financial_instrument_id=next(accounts))
         chosen.append((number, line, instruction))
-    known = await _writing.look_up(op, [instruction for _, _, instruction in chosen], [])
+    ids = {
+        number: (order_id_of(op, line.order_ref), customer_id_of(op, line.instruction.customer_ref))
+        for number, line in lines
+    }
+    defaults = await find_defaults(op, set(ids.values()))
+    known = await _writing.look_up(op, [instruction for _, _, instruction in chosen], defaults.values())
     orders: dict[bytes, tuple[bytes, bytes]] = {}
     rows: dict[bytes, tuple[int, _writing.InstructionRow, str]] = {}
     customers: dict[bytes, tuple[bytes, str]] = {}
     for number, line, instruction in chosen:
-        order_id = order_id_of(op, line.order_ref)
+        order_id, _ = ids[number]
+        given = defaults.get(ids[number], _writing.NO_DEFAULTS)
         try:
-            row = _writing.make_row(op, line.order_ref, order_id, instruction, _writing.NO_DEFAULTS, known)
+            row = _writing.make_row(op, line.order_ref, order_id, instruction, given, known)
         except Invalid as error:
             verdicts[number] = error
             continue
@@ -248,7 +256,7 @@ async def _write_instructions(
         rows[row.instruction_id] = (number, row, instruction.ref)
         customers.setdefault(row.customer_id, (order_id, instruction.customer_ref))
         if order_id not in orders:
-            content = encode(OrderContent(line.order_ref, line.order_metadata))
+            content = encode(OrderContent(line.order_ref, {}))
             orders[order_id] = (order_id, op.cipher.seal("orders", "sealed", order_id, content))
     if not rows:
         return verdicts

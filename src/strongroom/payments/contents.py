@@ -1,7 +1,7 @@
 """What the sealed columns hold, and what comes in: values of the hot path.
 
-Structs are msgspec's because they are made by the thousand in every second; sealed ones are written as MessagePack arrays,
-so fields may be added at the end only, with a default.
+Structs are msgspec's because they are made by the thousand in every second; sealed ones are written as MessagePack
+arrays, so fields may be added at the end only, with a default.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from typing import Final
 import msgspec
 
 from strongroom.database import Operation
-from strongroom.rails.contract import BankAccount
 
 MAX_METADATA_KEYS: Final = 50
 
@@ -57,8 +56,6 @@ class NewInstruction(msgspec.Struct, frozen=True, gc=False):
     scheme_id: str | None = None
     financial_instrument_id: bytes | None = None
     metadata: dict[str, str] = {}
-    bank_account: BankAccount | None = None
-    """Bulk only: an account to be put into the customer's vault and used."""
 
 
 class NewOrder(msgspec.Struct, frozen=True, gc=False):

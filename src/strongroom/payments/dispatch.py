@@ -6,15 +6,21 @@ answers for; once its claim has run out it is UNCONFIRMED, and the rail is asked
 attempt is repeated (under a new reference) only when the rail is certain that the old one moved nothing and never will.
 
 Files go the same way: the file's exact bytes are kept with the attempts, so that writing it again writes the same file.
+
+An app that can't be reached, or answers nothing time after time, rests for a while. What only it can carry stays READY;
+then one instruction goes ahead of the others.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import secrets
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final
 from uuid import UUID
@@ -22,7 +28,7 @@ from uuid import UUID
 import structlog
 
 from strongroom.audit import record
-from strongroom.database import Databases, Operation, pack_bytes, pack_texts, pack_uuids
+from strongroom.database import Coalescer, Databases, Operation, pack_bytes, pack_texts, pack_uuids
 from strongroom.kernel.actors import system
 from strongroom.kernel.errors import Broken, Failure, StrongroomError
 from strongroom.kernel.ids import FileId, TenantId, new_uuid, new_uuid_bytes
@@ -33,7 +39,7 @@ from strongroom.payments.instructions import TransactionContent, add_event
 from strongroom.payments.instruments import open_accounts
 from strongroom.payments.routing import choose
 from strongroom.payments.schemes import find_published
-from strongroom.payments.transactions import apply_outcome, reference_of, seal_content
+from strongroom.payments.transactions import NOT_SENT, apply_outcomes, reference_of, seal_content
 from strongroom.rails.bank import profile
 from strongroom.rails.contract import Direction, Outcome, OutcomeKind, Payment, Provider
 from strongroom.rails.formats import pain001
@@ -46,13 +52,30 @@ LEAD: Final = timedelta(days=1)
 """Money is asked for this long before the day by which it has to be there."""
 CLAIM: Final = 200
 """Most instructions in one first beat."""
-CONCURRENCY: Final = 16
-"""Most second beats under way at once, in one process."""
+CONCURRENCY: Final = 8
+"""Most second beats under way at once, in one round."""
+ROUNDS: Final = 8
+"""Most rounds under way at once, in one process; with CONCURRENCY, no more requests than `outbound` has connections."""
+ROUNDS_OF_TENANT: Final = 3
+"""Most of them for one tenant, so that a slow payment holds up its own batch only."""
 LEASE: Final = timedelta(seconds=90)
-"""How long an attempt belongs to the process that wrote it; longer than any rail's time-out."""
+"""How long an attempt belongs to the process that wrote it."""
+ACT_WITHIN: Final = LEASE / 2
+"""An attempt whose turn has not come by then is given back unsent; the rest of its lease is longer than any rail's
+time-out, so that nobody enquires about an attempt that is still being made."""
 ENQUIRE_AFTER: Final = timedelta(seconds=5)
-"""How long an attempt rests between two enquiries."""
+"""How long an attempt that nobody could confirm rests before the first enquiry."""
 PENDING_ENQUIRE_AFTER: Final = timedelta(seconds=30)
+"""The same for one that the rail has accepted, and will end by itself."""
+LONGEST_ENQUIRY_REST: Final = timedelta(minutes=10)
+"""Rests between enquiries grow with the attempt's age, up to this."""
+FIRST_REST: Final = timedelta(seconds=1)
+"""How long an app rests when it could not be reached; every further time twice as long."""
+LONGEST_REST: Final = timedelta(minutes=1)
+SILENCES: Final = 16
+"""So many submissions in a row without an answer that says anything, and an app rests as well."""
+MAX_LEFT: Final = 20_000
+"""Most instructions of a tenant that are remembered as waiting for an app that rests."""
 REMITTANCE_KEY: Final = "remittanceInformation"
 """The metadata key whose value the customer reads on their statement; without it, the order's reference."""
 MAX_REMITTANCE: Final = 140
@@ -68,6 +91,7 @@ class _Due:
     transaction_id: UUID
     app_id: str
     payment: Payment
+    act_by: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,6 +133,60 @@ class Tally:
         return not (self.intended or self.settled or self.refused or self.pending or self.unconfirmed or self.files)
 
 
+@dataclass(slots=True)
+class _Trouble:
+    """How an app has fared lately, in one tenant."""
+
+    silences: int = 0
+    rest: timedelta = timedelta(0)
+    rests_until: datetime | None = None
+
+
+class _Troubles:
+    """What one process remembers of the apps of a tenant that could not be reached, and of what waits for them."""
+
+    def __init__(self) -> None:
+        self._apps: dict[str, _Trouble] = {}
+        self.left: set[UUID] = set()
+        """Instructions that were looked at and left READY: only apps that rest could carry them."""
+
+    def rests(self, app_id: str, now: datetime) -> bool:
+        """Whether nothing may be sent there at the moment."""
+        trouble = self._apps.get(app_id)
+        return trouble is not None and trouble.rests_until is not None and now < trouble.rests_until
+
+    def on_trial(self, app_id: str) -> bool:
+        """Whether it hasn't taken anything since it last rested, so that one instruction goes ahead of the others."""
+        trouble = self._apps.get(app_id)
+        return trouble is not None and trouble.rests_until is not None
+
+    def wake(self, now: datetime) -> None:
+        """Look again at what was left, once a rest is over."""
+        if any(trouble.rests_until is not None and now >= trouble.rests_until for trouble in self._apps.values()):
+            self.left.clear()
+
+    def leave(self, instruction_id: UUID) -> None:
+        """Remember an instruction that has to wait."""
+        if len(self.left) < MAX_LEFT:
+            self.left.add(instruction_id)
+
+    def learn(self, app_id: str, outcome: Outcome, now: datetime) -> None:
+        """Take in what a submission came to."""
+        trouble = self._apps.setdefault(app_id, _Trouble())
+        not_reached = outcome.kind is OutcomeKind.REFUSED and outcome.reason == NOT_SENT
+        trouble.silences += outcome.kind is OutcomeKind.UNCONFIRMED
+        if not_reached or trouble.silences >= SILENCES:
+            if self.rests(app_id, now):
+                return
+            trouble.silences = 0
+            trouble.rest = min(2 * trouble.rest or FIRST_REST, LONGEST_REST)
+            trouble.rests_until = now + trouble.rest
+            log.warning("dispatch.app_rests", app=app_id, reason=outcome.reason, seconds=trouble.rest.total_seconds())
+        elif outcome.kind is not OutcomeKind.UNCONFIRMED:
+            del self._apps[app_id]
+            self.left.clear()
+
+
 class Dispatcher:
     """Moves what is due, for any tenant. Any number of dispatchers may run side by side."""
 
@@ -116,7 +194,8 @@ class Dispatcher:
         self._databases = databases
         self._providers = providers
         self._outbox = outbox
-        self._slots = asyncio.Semaphore(CONCURRENCY)
+        self._troubles: dict[TenantId, _Troubles] = {}
+        self._records = Coalescer(self._write_outcomes)
 
     async def tenants_with_work(self, region: str) -> list[TenantId]:
         """The region's tenants that may have something due."""
@@ -127,40 +206,59 @@ class Dispatcher:
         return [TenantId(row[0]) for row in rows]
 
     async def round(self, tenant: TenantId) -> Tally:
-        """One round for a tenant: one batch of what is due, files that wait, attempts to be asked about."""
+        """One round for a tenant: one batch of what is due, files that wait, attempts to be asked about.
+
+        Returns when all of it has ended, and raises the first error then; attempts whose end could not be recorded are
+        enquired about later.
+        """
         tally = Tally()
+        troubles = self._troubles.setdefault(tenant, _Troubles())
         async with self._databases.operation(WORKER, tenant=tenant) as op:
-            due = await _intend(op)
+            due = await _intend(op, troubles)
             settings = {app_id: await get_settings(op, app_id) for app_id in {item.app_id for item in due}}
         tally.intended = len(due)
         rails = {app_id: self._providers(tenant, app_id, found) for app_id, found in settings.items()}
-        await asyncio.gather(*(self._act(tenant, rails[item.app_id], item, tally) for item in due))
+        slots = asyncio.Semaphore(CONCURRENCY)
+
+        async def act(item: _Due) -> None:
+            async with slots:
+                outcome = await self._submit(rails[item.app_id], item, troubles)
+            await self._records.submit(tenant, (item.transaction_id, outcome))
+            tally.add(outcome.kind)
+
+        await _all(*(act(item) for item in due))
         tally.files += await self._files(tenant)
         await self._resolve(tenant, tally)
         return tally
 
-    async def _act(self, tenant: TenantId, rail: Provider, item: _Due, tally: Tally) -> None:
-        """Second and third beat for one attempt at a provider."""
-        async with self._slots:
-            outcome = await rail.submit(item.payment)
-            await self._record(tenant, item.transaction_id, outcome)
-        tally.add(outcome.kind)
+    async def _submit(self, rail: Provider, item: _Due, troubles: _Troubles) -> Outcome:
+        """Second beat. What can't be sent any more, or is better not sent, is certain not to have been."""
+        clock = self._databases.clock
+        if clock.now() >= item.act_by or troubles.rests(item.app_id, clock.now()):
+            return Outcome(kind=OutcomeKind.REFUSED, reference=item.payment.reference, reason=NOT_SENT)
+        outcome = await rail.submit(item.payment)
+        troubles.learn(item.app_id, outcome, clock.now())
+        return outcome
 
-    async def _record(self, tenant: TenantId, transaction_id: UUID, outcome: Outcome) -> None:
+    async def _write_outcomes(self, tenant: TenantId, outcomes: Sequence[tuple[UUID, Outcome]]) -> Sequence[bool]:
+        """Third beat, for all attempts that have ended in the meantime."""
         async with self._databases.operation(WORKER, tenant=tenant) as op:
-            await apply_outcome(op, transaction_id, outcome)
+            return await apply_outcomes(op, outcomes)
 
     async def _files(self, tenant: TenantId) -> list[Path]:
         """First beat for file rails, then second and third for every file that hasn't been delivered."""
         async with self._databases.operation(WORKER, tenant=tenant) as op:
             await _intend_files(op)
-        async with self._databases.operation(WORKER, tenant=tenant) as op:
             rows = await op.rows("select file_id, sealed from payment_files where status = 'INTENDED'")
             files = [(FileId(row[0]), op.cipher.open("payment_files", "sealed", row[0].bytes, row[1])) for row in rows]
         paths = []
         for file_id, content in files:
             path = self._outbox / str(tenant) / f"{file_id.hex}.xml"
-            await asyncio.to_thread(write_once, path, content)
+            try:
+                await asyncio.to_thread(write_once, path, content)
+            except (OSError, Broken):
+                log.exception("dispatch.file_not_written", path=str(path))
+                continue
             async with self._databases.operation(WORKER, tenant=tenant) as op:
                 await _delivered(op, file_id)
             paths.append(path)
@@ -172,28 +270,38 @@ class Dispatcher:
             asked = await _claim_unresolved(op)
             settings = {app_id: await get_settings(op, app_id) for app_id in {app_id for _, app_id in asked}}
         rails = {app_id: self._providers(tenant, app_id, found) for app_id, found in settings.items()}
+        slots = asyncio.Semaphore(CONCURRENCY)
 
         async def enquire(transaction_id: UUID, app_id: str) -> None:
-            async with self._slots:
+            async with slots:
                 outcome = await rails[app_id].enquire(reference_of(transaction_id))
-                await self._record(tenant, transaction_id, outcome)
+            await self._records.submit(tenant, (transaction_id, outcome))
             tally.add(outcome.kind)
 
-        await asyncio.gather(*(enquire(transaction_id, app_id) for transaction_id, app_id in asked))
+        await _all(*(enquire(transaction_id, app_id) for transaction_id, app_id in asked))
 
 
-async def _intend(op: Operation) -> list[_Due]:
+async def _all(*beats: Coroutine[Any, Any, None]) -> None:
+    """Run to the end of all of them, then raise what the first that failed raised."""
+    for ended in await asyncio.gather(*beats, return_exceptions=True):
+        if ended is not None:
+            raise ended
+
+
+async def _intend(op: Operation, troubles: _Troubles) -> list[_Due]:
     """First beat: claim what is due and write its attempts. What a file rail carries waits for `_intend_files`."""
+    troubles.wake(op.now)
     rows = await op.rows(
         """
         select order_id, instruction_id, direction, currency, country, settled_by, scheme_id, financial_instrument_id,
                sealed, array(select app_id from transactions t
                              where (t.tenant_id, t.order_id, t.instruction_id)
                                  = (i.tenant_id, i.order_id, i.instruction_id))
-        from instructions i where status = 'READY' and settled_by <= %s
+        from instructions i where status = 'READY' and settled_by <= %s and instruction_id <> all(%s)
         order by settled_by limit %s for update of i skip locked
         """,
         op.today + LEAD,
+        pack_uuids([instruction_id.bytes for instruction_id in troubles.left]),
         CLAIM,
     )
     if not rows:
@@ -205,6 +313,7 @@ async def _intend(op: Operation) -> list[_Due]:
         app_id: profile.parse(await get_settings(op, app_id)) for app_id in installed if get_app(app_id).is_file_rail
     }
     attempts: list[_Attempt] = []
+    taken: Counter[str] = Counter()
     for (
         order_id,
         instruction_id,
@@ -217,40 +326,56 @@ async def _intend(op: Operation) -> list[_Due]:
         sealed,
         tried,
     ) in rows:
-        content = decode_instruction(op.cipher.open("instructions", "sealed", instruction_id.bytes, sealed))
+        try:
+            content = decode_instruction(op.cipher.open("instructions", "sealed", instruction_id.bytes, sealed))
+        except Broken as error:
+            log.error("dispatch.instruction_broken", instruction=instruction_id.hex, code=error.code)
+            await _hold(op, order_id, instruction_id, error.code)
+            continue
         money = Money(content.minor, currency)
         choice = choose(schemes[scheme_id], installed, direction, country, money)
         apps = [app_id for app_id in choice.apps if op.environment.value in get_app(app_id).environments]
+        if not apps:
+            await _hold(op, order_id, instruction_id, "NO_ROUTE")
+            continue
+        account = accounts.get(instrument_id.bytes)
+        if account is None:
+            await _hold(op, order_id, instruction_id, "FINANCIAL_INSTRUMENT_NOT_FOUND")
+            continue
+        awake = [app for app in apps if not troubles.rests(app, op.now) and not (troubles.on_trial(app) and taken[app])]
         # An app that failed without moving money comes again only when no fallback is left.
-        app_id = next((app for app in apps if app not in tried), apps[0] if apps else None)
+        app_id = next((app for app in awake if app not in tried), awake[0] if awake else None)
+        if app_id is None:
+            troubles.leave(instruction_id)
+            continue
         transaction_id = new_uuid()
         payment = Payment(
             reference=reference_of(transaction_id),
             direction=Direction(direction),
             money=money,
-            counterparty=accounts[instrument_id.bytes],
+            counterparty=account,
             due_on=settled_by,
             remittance=_remittance(content),
             instruction=instruction_id.hex,
         )
-        if app_id is None:
-            await _hold(op, order_id, instruction_id, "NO_ROUTE")
-            continue
         bank = banks.get(app_id)
         failures = pain001.check(payment, debtor=bank.account, rules=bank.rules) if bank else []
         if failures:
             await _hold(op, order_id, instruction_id, failures[0].code)
             continue
+        taken[app_id] += 1
         attempts.append(
             _Attempt(
                 order_id=order_id,
                 instruction_id=instruction_id,
-                due=_Due(transaction_id=transaction_id, app_id=app_id, payment=payment),
+                due=_Due(transaction_id=transaction_id, app_id=app_id, payment=payment, act_by=op.now + ACT_WITHIN),
                 is_file_rail=bank is not None,
             )
         )
+    if not attempts:
+        return []
     await _write_attempts(op, attempts)
-    await record(op, "dispatch.intend", "tenant", op.tenant, detail=f"instructions={len(rows)}")
+    await record(op, "dispatch.intend", "tenant", op.tenant, detail=f"instructions={len(attempts)}")
     return [attempt.due for attempt in attempts if not attempt.is_file_rail]
 
 

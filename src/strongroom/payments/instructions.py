@@ -1,13 +1,13 @@
 """Instructions: one payment each way, wanted by a day.
 
 States (wire contract, section 3): INCOMPLETE until it has a scheme and a financial instrument, then READY (shown as
-LATE past its day), PROCESSING once its money has been asked for, then COMPLETED, FAILED or UNCONFIRMED; CANCELLED before
-that. Its identity is its order's and its own reference, cancelled ones included.
+LATE past its day), PROCESSING once its money has been asked for, then COMPLETED, FAILED or UNCONFIRMED; CANCELLED
+before that. Its identity is its order's and its own reference, cancelled ones included.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any, Final
@@ -17,7 +17,7 @@ import msgspec
 
 from strongroom.access import Permission, require
 from strongroom.audit import record
-from strongroom.database import Operation
+from strongroom.database import Operation, pack_uuids
 from strongroom.kernel.errors import AlreadyExists, Conflict, Failure, Invalid, NotFound
 from strongroom.kernel.ids import new_uuid
 from strongroom.kernel.money import EXPONENTS, Money, OutOfRange
@@ -131,7 +131,8 @@ async def add_instruction(op: Operation, order_ref: str, new: NewInstruction) ->
     order_id = order_id_of(op, order_ref)
     if await op.row("select 1 from orders where order_id = %s::uuid", order_id.hex()) is None:
         raise NotFound(Failure("ORDER_NOT_FOUND", "There is no such order."))
-    defaults = await _defaults_for(op, order_id, new.customer_ref)
+    of_customer = (order_id, customer_id_of(op, new.customer_ref))
+    defaults = (await find_defaults(op, [of_customer])).get(of_customer, _writing.NO_DEFAULTS)
     known = await _writing.look_up(op, [new], [defaults])
     row = _writing.make_row(op, order_ref, order_id, new, defaults, known)
     customers = {row.customer_id: (order_id, new.customer_ref)}
@@ -176,6 +177,48 @@ async def get_instruction(op: Operation, order_ref: str, ref: str) -> Instructio
     if row is None:
         await _require_order(op, order_id)
         raise instruction_not_found()
+    return _read(op, row)
+
+
+async def find_defaults(op: Operation, wanted: Collection[tuple[bytes, bytes]]) -> dict[tuple[bytes, bytes], Defaults]:
+    """What orders say for their customers, by (order id, customer id); nothing for those of whom they say nothing."""
+    rows = await op.rows(
+        "select uuid_send(d.order_id), uuid_send(d.customer_id), d.financial_instrument_id, d.scheme_id, d.sealed "
+        "from order_customer_defaults d join unnest(%s, %s) as t(order_id, customer_id) "
+        "on d.tenant_id = %s and d.order_id = t.order_id and d.customer_id = t.customer_id",
+        pack_uuids([order_id for order_id, _ in wanted]),
+        pack_uuids([customer_id for _, customer_id in wanted]),
+        op.tenant,
+    )
+    found = {}
+    for order_id, customer_id, instrument_id, scheme_id, sealed in rows:
+        row_id = _writing.defaults_row_id(order_id, customer_id)
+        content = decode_order(op.cipher.open("order_customer_defaults", "sealed", row_id, sealed))
+        found[order_id, customer_id] = Defaults(
+            instrument_id.bytes if instrument_id else None, scheme_id, content.metadata
+        )
+    return found
+
+
+async def get_of_transaction(
+    op: Operation, customer_ref: str, financial_instrument_id: UUID, transaction_id: UUID
+) -> Instruction:
+    """The instruction whose last attempt this transaction is, found by way of the customer's financial instrument.
+
+    Raises errors.NotFound (`TRANSACTION_NOT_FOUND`).
+    """
+    require(op, Permission.TRANSACTIONS_READ)
+    row = await op.row(
+        f"select {_COLUMNS} {_FROM} join transactions wanted on wanted.tenant_id = i.tenant_id "  # noqa: S608  # constants
+        "and wanted.order_id = i.order_id and wanted.instruction_id = i.instruction_id "
+        "where wanted.transaction_id = %s and t.transaction_id = wanted.transaction_id "
+        "and i.customer_id = %s::uuid and i.financial_instrument_id = %s",
+        transaction_id,
+        customer_id_of(op, customer_ref).hex(),
+        financial_instrument_id,
+    )
+    if row is None:
+        raise NotFound(Failure("TRANSACTION_NOT_FOUND", "The customer's financial instrument has no such transaction."))
     return _read(op, row)
 
 
@@ -340,21 +383,6 @@ async def _lock_open(
 async def _require_order(op: Operation, order_id: bytes) -> None:
     if await op.row("select 1 from orders where order_id = %s::uuid", order_id.hex()) is None:
         raise NotFound(Failure("ORDER_NOT_FOUND", "There is no such order."))
-
-
-async def _defaults_for(op: Operation, order_id: bytes, customer_ref: str) -> Defaults:
-    customer_id = customer_id_of(op, customer_ref)
-    row = await op.row(
-        "select financial_instrument_id, scheme_id, sealed from order_customer_defaults "
-        "where order_id = %s::uuid and customer_id = %s::uuid",
-        order_id.hex(),
-        customer_id.hex(),
-    )
-    if row is None:
-        return _writing.NO_DEFAULTS
-    row_id = _writing.defaults_row_id(order_id, customer_id)
-    content = decode_order(op.cipher.open("order_customer_defaults", "sealed", row_id, row[2]))
-    return Defaults(row[0].bytes if row[0] else None, row[1], content.metadata)
 
 
 def _read(op: Operation, row: tuple[Any, ...]) -> Instruction:

@@ -18,7 +18,7 @@ from strongroom.kernel.config import Environment
 from strongroom.kernel.errors import Refused as ClaimRefused
 from strongroom.rails.marketplace import SIMULATOR, find_app
 from strongroom.trust.client import SIGN_IN, Caller, Client, Key
-from strongroom.trust.stage import ACCOUNTS, Seat, stage
+from strongroom.trust.stage import ACCOUNTS, stage
 from strongroom.trust.verdicts import Figure, Findings
 from strongroom.trust.workbench import Workbench
 
@@ -41,16 +41,19 @@ async def check_worlds(bench: Workbench) -> Figure:
     await _check_labels(findings, bench)
     async with bench.other_world(theirs) as other, stage(bench) as scene:
         await _check_folders(findings, bench, other)
-        async with stage(other) as elsewhere:
-            await _check_stranger(findings, f"a {theirs} key in {ours}", bench, elsewhere.here.key, elsewhere.client)
-            production = scene if ours is Environment.PRODUCTION else elsewhere
-            await _check_simulator(findings, await production.caller(production.here))
         key = scene.here.key
         await _check_stranger(findings, f"a {ours} key in {theirs}", other, key, scene.client)
-        await _copy(bench, other, scene.here)
+        await _copy(bench, other, scene.here.region)
         await _check_stranger(findings, f"a {ours} key copied into {theirs}", other, key, scene.client)
         await _relabel(other, scene.here.region)
         await _check_stranger(findings, f"a {ours} key copied and relabelled", other, key, scene.client)
+        await _remove(other, scene.here.region)
+        if not findings.breaches:
+            async with stage(other) as elsewhere:
+                theirs_here = f"a {theirs} key in {ours}"
+                await _check_stranger(findings, theirs_here, bench, elsewhere.here.key, elsewhere.client)
+                production = scene if ours is Environment.PRODUCTION else elsewhere
+                await _check_simulator(findings, await production.caller(production.here))
     return findings.figure(
         f"keys and tokens of {ours} refused by a new {theirs} installation and the other way round, also with their rows "
         f"copied and relabelled; folders, databases and simulator kept apart ({findings.checked} attempts)"
@@ -103,15 +106,34 @@ async def _check_simulator(findings: Findings, caller: Caller) -> None:
     )
 
 
-async def _copy(source: Workbench, target: Workbench, seat: Seat) -> None:
-    """Carry the rows that a key needs into the throw-away installation, in place of its own stage."""
-    for name, tables in ((DIRECTORY, _DIRECTORY), (seat.region, _REGION)):
+async def _copy(source: Workbench, target: Workbench, region: str) -> None:
+    """Carry the rows that a key needs into the throw-away installation."""
+    for name, tables in ((DIRECTORY, _DIRECTORY), (region, _REGION)):
         async with source.admin(name) as reader, target.admin(name) as writer, writer.transaction():
-            for table, condition in reversed(tables.items()):
-                await writer.execute(
-                    sql.SQL("delete from {} where " + condition).format(sql.Identifier(table)),
-                    {"accounts": list(ACCOUNTS)},
-                )
             for table, condition in tables.items():
-                await _copy_table(reader, writer, table, condition)
-    target.databases.forget_places()
+                rows = sql.SQL("copy (select * from {} where " + condition + ") to stdout (format binary)")
+                into = sql.SQL("copy {} from stdin (format binary)").format(sql.Identifier(table))
+                async with (
+                    reader.cursor().copy(rows.format(sql.Identifier(table)), {"accounts": list(ACCOUNTS)}) as taken,
+                    writer.cursor().copy(into) as given,
+                ):
+                    async for piece in taken:
+                        await given.write(piece)
+
+
+async def _relabel(target: Workbench, region: str) -> None:
+    """Make the copied keys say that they belong where they are now."""
+    for name in (DIRECTORY, region):
+        async with target.admin(name) as connection:
+            await connection.execute("update api_keys set environment = %s", (target.config.environment.value,))
+
+
+async def _remove(target: Workbench, region: str) -> None:
+    """Take the copies out again."""
+    for name, tables in ((DIRECTORY, _DIRECTORY), (region, _REGION)):
+        async with target.admin(name) as connection, connection.transaction():
+            if name == region:
+                await connection.execute("delete from nonces")
+            for table, condition in reversed(tables.items()):
+                statement = sql.SQL("delete from {} where " + condition).format(sql.Identifier(table))
+                await connection.execute(statement, {"accounts": list(ACCOUNTS)})
