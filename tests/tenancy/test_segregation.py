@@ -6,6 +6,7 @@ import uuid
 
 import psycopg
 import pytest
+from psycopg.sql import SQL, Identifier
 
 from strongroom.database import Operation
 from strongroom.kernel.actors import system
@@ -76,8 +77,9 @@ async def test_a_tenant_can_not_write_into_another(platform: Platform) -> None:
             (their_tenant,),
         ),
         (
-            "insert into audit_entries (at, account_id, tenant_id, actor_kind, actor_id, action, outcome, subject_kind, "
-            "subject_id, detail, correlation_id) values (now(), %s, %s, 'x', 'x', 'x', 'done', 'x', 'x', '', '')",
+            "insert into audit_entries (at, account_id, tenant_id, actor_kind, actor_id, action, outcome, "
+            "subject_kind, subject_id, detail, correlation_id) "
+            "values (now(), %s, %s, 'x', 'x', 'x', 'done', 'x', 'x', '', '')",
             (their_account, their_tenant),
         ),
         (
@@ -85,7 +87,7 @@ async def test_a_tenant_can_not_write_into_another(platform: Platform) -> None:
             (their_tenant, tenant),
         ),
     ):
-        with pytest.raises(psycopg.Error, match="row-level security|duplicate key"):
+        with pytest.raises(psycopg.Error, match="row-level security"):
             async with platform.app.operation(system("test"), account=account, tenant=tenant) as op:
                 await op.run(statement, *values)
     async with platform.app.operation(system("test"), account=account, tenant=tenant) as op:
@@ -129,7 +131,7 @@ async def test_the_directory_holds_nothing_but_ids_regions_and_environments(plat
     await account.new_tenant(name="Findable Tenant")
     async with platform.app.databases.directory() as directory:
         for table in ("accounts", "tenants", "api_keys"):
-            cursor = await directory.execute(f"select {table}::text from {table}".encode())
+            cursor = await directory.execute(SQL("select {0}::text from {0}").format(Identifier(table)))
             for row in await cursor.fetchall():
                 for value in row[0].strip("()").split(","):
                     assert value in {"", "eu", "ch", "sandbox", "production"} or uuid.UUID(value)

@@ -473,16 +473,15 @@ def _direction_failure(failures: list[Failure], value: object, where: str) -> No
 
 
 def _currency_failure(failures: list[Failure], value: object, where: str) -> None:
-    _code_failure(failures, "CURRENCY", "currency", value, 3, "an ISO 4217 currency code", where)
+    _code_failure(failures, "currency", value, length=3, what="an ISO 4217 currency code", where=where)
 
 
 def _country_failure(failures: list[Failure], value: object, where: str) -> None:
-    _code_failure(failures, "COUNTRY", "country", value, 2, "an ISO 3166-1 alpha-2 country code", where)
+    _code_failure(failures, "country", value, length=2, what="an ISO 3166-1 alpha-2 country code", where=where)
 
 
-def _code_failure(
-    failures: list[Failure], code: str, field: str, value: object, length: int, what: str, where: str
-) -> None:
+def _code_failure(failures: list[Failure], field: str, value: object, *, length: int, what: str, where: str) -> None:
+    code = field.upper()
     if value is None or value == "":
         failures.append(Failure(f"{code}_IS_REQUIRED", f"{field} is required.", _where(where, field)))
     elif type(value) is str and len(value) != length:

@@ -81,7 +81,7 @@ class Surface:
 
     async def _not_found(self, scope: Scope, receive: Receive, send: Send) -> None:
         failure = Failure("PATH_NOT_FOUND", "There is nothing at this path.")
-        await _send_failures(send, scope, [failure], 404, _correlation_id(dict(scope["headers"])))
+        await _send_failures(send, scope, [failure], 404, correlation_id=_correlation_id(dict(scope["headers"])))
 
     async def serve(self, route: Route, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request on a known route."""
@@ -99,16 +99,16 @@ class Surface:
         except StrongroomError as error:
             status = problems.status_of(error)
             if status == 500:
-                log.error("api.broken", codes=[failure.code for failure in error.failures], path=route.path)
+                log.exception("api.broken", codes=[failure.code for failure in error.failures], path=route.path)
             await self._refused(call, error, status)
             extra = _error_headers(error)
-            await _send_failures(send, scope, error.failures, status, call.correlation_id, extra)
+            await _send_failures(send, scope, error.failures, status, correlation_id=call.correlation_id, extra=extra)
         except Exception:
             log.exception("api.failed", path=route.path, correlation_id=call.correlation_id)
             failure = Failure(
                 "INTERNAL_ERROR", "Something went wrong on our side. Quote the correlation id to support."
             )
-            await _send_failures(send, scope, [failure], 500, call.correlation_id)
+            await _send_failures(send, scope, [failure], 500, correlation_id=call.correlation_id)
         else:
             await _send_reply(send, reply, call.correlation_id)
 
@@ -190,7 +190,8 @@ class _Endpoint:
         if route is None:
             failure = Failure("METHOD_NOT_ALLOWED", "This path doesn't answer this method; see the Allow header.")
             correlation_id = _correlation_id(dict(scope["headers"]))
-            await _send_failures(send, scope, [failure], 405, correlation_id, ((b"allow", self._allow),))
+            extra = ((b"allow", self._allow),)
+            await _send_failures(send, scope, [failure], 405, correlation_id=correlation_id, extra=extra)
             return
         await self._surface.serve(route, scope, receive, send)
 
@@ -321,6 +322,7 @@ async def _send_failures(
     scope: Scope,
     failures: Sequence[Failure],
     status: int,
+    *,
     correlation_id: str,
     extra: Sequence[tuple[bytes, bytes]] = (),
 ) -> None:

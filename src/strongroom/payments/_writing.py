@@ -75,7 +75,7 @@ def check_defaults(op: Operation, customer_ref: str, defaults: Defaults, known: 
 
 
 def make_row(
-    op: Operation, order_ref: str, order_id: bytes, new: NewInstruction, defaults: Defaults, known: Known
+    op: Operation, new: NewInstruction, *, order_ref: str, order_id: bytes, defaults: Defaults, known: Known
 ) -> InstructionRow:
     """The row of a new instruction, its gaps filled from the defaults.
 
@@ -91,7 +91,15 @@ def make_row(
         instrument_source = "CUSTOMER_DEFAULT" if instrument_id else "NONE"
     if scheme_id is not None or instrument_id is not None:
         failures = check_choice(
-            op, new.customer_ref, new.direction, new.currency, new.country, new.minor, scheme_id, instrument_id, known
+            op,
+            known,
+            customer_ref=new.customer_ref,
+            direction=new.direction,
+            currency=new.currency,
+            country=new.country,
+            minor=new.minor,
+            scheme_id=scheme_id,
+            instrument_id=instrument_id,
         )
         if failures:
             raise Invalid(*failures)
@@ -117,6 +125,8 @@ def make_row(
 
 def check_choice(
     op: Operation,
+    known: Known,
+    *,
     customer_ref: str,
     direction: str,
     currency: str,
@@ -124,7 +134,6 @@ def check_choice(
     minor: int,
     scheme_id: str | None,
     instrument_id: bytes | None,
-    known: Known,
 ) -> list[Failure]:
     """What is wrong with a scheme and a financial instrument for such a payment."""
     failures = _check_instrument(op, customer_ref, instrument_id, known, direction)
@@ -186,8 +195,8 @@ _INSERT_INSTRUCTIONS: Final = """
         where customers.status = 'FORGOTTEN'
     ),
     instructions_in as (
-        insert into instructions (tenant_id, order_id, instruction_id, customer_id, direction, currency, country, status,
-                                  settled_by, scheme_id, scheme_source, financial_instrument_id,
+        insert into instructions (tenant_id, order_id, instruction_id, customer_id, direction, currency, country,
+                                  status, settled_by, scheme_id, scheme_source, financial_instrument_id,
                                   financial_instrument_source, sealed, created_at, updated_at)
         select %(tenant)s, order_id, instruction_id, customer_id, direction, currency, country, status,
                settled_by, scheme_id, scheme_source, instrument_id, instrument_source, sealed, %(now)s, %(now)s
@@ -236,7 +245,8 @@ select order_id from wanted where not exists (select from orders_in where orders
 _ADD_INSTRUCTIONS: Final = f"""
 with orders_in as (
     insert into orders (tenant_id, order_id, sealed, created_at, updated_at)
-    select %(tenant)s, id, sealed, %(now)s, %(now)s from unnest(%(order)s, %(order_sealed)s) as t(id, sealed) order by id
+    select %(tenant)s, id, sealed, %(now)s, %(now)s
+    from unnest(%(order)s, %(order_sealed)s) as t(id, sealed) order by id
     on conflict do nothing
 ),
 {_INSERT_INSTRUCTIONS.format(only_new="")}
@@ -297,7 +307,7 @@ async def add_instructions(
     rows: Sequence[InstructionRow],
     customers: Mapping[bytes, tuple[bytes, str]],
 ) -> set[bytes]:
-    """Write instructions, making orders `(id, sealed)` that aren't there yet; returns the ids of those that were new."""
+    """Write instructions, making orders `(id, sealed)` that aren't there; returns the ids of those that were new."""
     parameters = {
         **_instruction_parameters(op, rows, customers),
         "order": pack_uuids([order_id for order_id, _ in orders]),
@@ -344,7 +354,8 @@ async def make_customer(op: Operation, ref: str) -> None:
     await op.run(
         "insert into customers (tenant_id, customer_id, status, sealed, created_at, updated_at) "
         "values (%s, %s::uuid, 'ACTIVE', %s, %s, %s) on conflict (tenant_id, customer_id) do update "
-        "set status = 'ACTIVE', sealed = excluded.sealed, created_at = excluded.created_at, updated_at = excluded.updated_at "
+        "set status = 'ACTIVE', sealed = excluded.sealed, created_at = excluded.created_at, "
+        "updated_at = excluded.updated_at "
         "where customers.status = 'FORGOTTEN'",
         op.tenant,
         customer_id.hex(),

@@ -81,9 +81,9 @@ async def begin_job(op: Operation, key: str | None) -> Job:
     key_hash = None if key is None else op.cipher.index("bulk_jobs", "key_hash", key)
     job_id = new_uuid()
     made = await op.row(
-        "insert into bulk_jobs (tenant_id, job_id, key_hash, digest, status, lines_done, accepted, refused, "
+        "insert into bulk_jobs (tenant_id, job_id, key_hash, digest, status, lines_done, accepted, refused, "  # noqa: S608  # constants
         "created_at, updated_at) values (%s, %s, %s, '', 'RUNNING', 0, 0, 0, %s, %s) on conflict do nothing "
-        f"returning {_JOB_COLUMNS}",  # noqa: S608  # constants
+        f"returning {_JOB_COLUMNS}",
         op.tenant,
         job_id,
         key_hash,
@@ -240,7 +240,9 @@ async def _write_instructions(
         order_id, _ = ids[number]
         given = defaults.get(ids[number], _writing.NO_DEFAULTS)
         try:
-            row = _writing.make_row(op, line.order_ref, order_id, instruction, given, known)
+            row = _writing.make_row(
+                op, instruction, order_ref=line.order_ref, order_id=order_id, defaults=given, known=known
+            )
         except Invalid as error:
             verdicts[number] = error
             continue

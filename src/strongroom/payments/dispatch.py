@@ -18,11 +18,11 @@ import contextlib
 import os
 import secrets
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 import structlog
@@ -175,7 +175,7 @@ class _Troubles:
         trouble = self._apps.setdefault(app_id, _Trouble())
         not_reached = outcome.kind is OutcomeKind.REFUSED and outcome.reason == NOT_SENT
         trouble.silences += outcome.kind is OutcomeKind.UNCONFIRMED
-        if not_reached or trouble.silences >= SILENCES:
+        if not_reached or trouble.silences >= (1 if self.on_trial(app_id) else SILENCES):
             if self.rests(app_id, now):
                 return
             trouble.silences = 0
@@ -445,10 +445,13 @@ async def _intend_files(op: Operation) -> None:
         """,
         pain001.MAX_TRANSACTIONS,
     )
+    if not rows:
+        return
     accounts = await open_accounts(op, {row[5].bytes for row in rows})
     by_app: dict[str, list[Payment]] = {}
     ids: dict[str, UUID] = {}
     for transaction_id, app_id, direction, currency, settled_by, instrument_id, instruction_id, sealed in rows:
+        # A customer with a payment under way can't be forgotten, so the account is still there.
         content = decode_instruction(op.cipher.open("instructions", "sealed", instruction_id.bytes, sealed))
         reference = reference_of(transaction_id)
         ids[reference] = transaction_id
@@ -495,11 +498,14 @@ async def _keep_file(
 
 
 async def _delivered(op: Operation, file_id: UUID) -> None:
-    await op.run(
+    """Third beat for a file; of several dispatchers that wrote it, one records it."""
+    first = await op.run(
         "update payment_files set status = 'DELIVERED', updated_at = %s where file_id = %s and status = 'INTENDED'",
         op.now,
         file_id,
     )
+    if not first:
+        return
     await op.run(
         "update transactions set status = 'PROCESSING', updated_at = %s where file_id = %s and status = 'INTENDED'",
         op.now,
@@ -509,26 +515,39 @@ async def _delivered(op: Operation, file_id: UUID) -> None:
 
 
 async def _claim_unresolved(op: Operation) -> list[tuple[UUID, str]]:
-    """Attempts at providers to be asked about; those whose process died become UNCONFIRMED first."""
+    """Attempts at providers to be asked about; those whose process died become UNCONFIRMED first.
+
+    The claim is at the same time the rest until the next enquiry, in case that this one brings nothing new.
+    """
     died = await op.rows(
         "select transaction_id from transactions where status = 'INTENDED' and claimed_until < %s "
-        "for update skip locked",
+        "order by transaction_id limit %s for update skip locked",
         op.now,
+        CLAIM,
     )
-    for (transaction_id,) in died:
-        unknown = Outcome(kind=OutcomeKind.UNCONFIRMED, reference=reference_of(transaction_id), reason="PROCESS_DIED")
-        await apply_outcome(op, transaction_id, unknown)
+    unknown = [
+        (row[0], Outcome(kind=OutcomeKind.UNCONFIRMED, reference=reference_of(row[0]), reason="PROCESS_DIED"))
+        for row in died
+    ]
+    await apply_outcomes(op, unknown)
     rows = await op.rows(
         """
-        update transactions set claimed_until = %s
-        where transaction_id in (
+        update transactions
+        set claimed_until = %s + greatest(case status when 'UNCONFIRMED' then %s else %s end,
+                                          least((%s - created_at) / 4, %s))
+        where tenant_id = %s and transaction_id in (
             select transaction_id from transactions
             where file_id is null and (claimed_until is null or claimed_until < %s)
               and ((status = 'UNCONFIRMED' and updated_at < %s) or (status = 'PROCESSING' and updated_at < %s))
             order by transaction_id limit %s for update skip locked)
         returning transaction_id, app_id
         """,
-        op.now + LEASE,
+        op.now,
+        ENQUIRE_AFTER,
+        PENDING_ENQUIRE_AFTER,
+        op.now,
+        LONGEST_ENQUIRY_REST,
+        op.tenant,
         op.now,
         op.now - ENQUIRE_AFTER,
         op.now - PENDING_ENQUIRE_AFTER,
@@ -538,48 +557,72 @@ async def _claim_unresolved(op: Operation) -> list[tuple[UUID, str]]:
 
 
 def write_once(path: Path, content: bytes) -> None:
-    """Put a file in place whole and durable; the same content again is nothing new.
+    """Put a file in place whole and durable; the same content again is nothing new, also when two do it at once.
 
-    Raises errors.Broken (`FILE_DIFFERS`) when another content stands there already.
+    Raises errors.Broken (`FILE_DIFFERS`) when another content stands there already, and OSError when it can't be
+    written.
     """
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    if path.exists():
-        if path.read_bytes() != content:
-            raise Broken(Failure("FILE_DIFFERS", "{path} holds something else than was recorded.", {"path": str(path)}))
-        return
-    partial = path.with_suffix(".partial")
-    with partial.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.rename(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    if not path.exists():
+        partial = path.with_suffix(f".{secrets.token_hex(8)}.partial")
+        try:
+            with partial.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            with contextlib.suppress(FileExistsError):
+                os.link(partial, path)  # unlike a rename, never replaces what is there
+        finally:
+            partial.unlink(missing_ok=True)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    if path.read_bytes() != content:
+        raise Broken(Failure("FILE_DIFFERS", "{path} holds something else than was recorded.", {"path": str(path)}))
 
 
 async def run_forever(dispatcher: Dispatcher, regions: Sequence[str], stop: asyncio.Event, pause_s: float) -> None:
-    """Go round all tenants until told to stop; a tenant whose round fails doesn't hold up the others."""
+    """Go round all tenants until told to stop; one whose round fails, or takes its time, doesn't hold up the others.
+
+    Looks for tenants with work every `pause_s` seconds. What is under way is finished before it returns.
+    """
+    rounds: dict[TenantId, set[asyncio.Task[None]]] = {}
+    turns = asyncio.Semaphore(ROUNDS)
     while not stop.is_set():
-        idle = True
         for region in regions:
+            for tenant in await _tenants(dispatcher, region):
+                under_way = rounds.setdefault(tenant, set())
+                if len(under_way) < ROUNDS_OF_TENANT:
+                    task = asyncio.create_task(_work_off(dispatcher, tenant, stop, turns))
+                    under_way.add(task)
+                    task.add_done_callback(under_way.discard)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(pause_s):
+                await stop.wait()
+    await asyncio.gather(*(task for under_way in rounds.values() for task in under_way))
+
+
+async def _tenants(dispatcher: Dispatcher, region: str) -> Sequence[TenantId]:
+    try:
+        return await dispatcher.tenants_with_work(region)
+    except StrongroomError as error:
+        log.warning("dispatch.region_failed", region=region, code=error.code)
+        return []
+
+
+async def _work_off(dispatcher: Dispatcher, tenant: TenantId, stop: asyncio.Event, turns: asyncio.Semaphore) -> None:
+    """Rounds for a tenant until there is nothing to do, or one fails."""
+    idle = False
+    while not (idle or stop.is_set()):
+        async with turns:
             try:
-                tenants = await dispatcher.tenants_with_work(region)
+                idle = (await dispatcher.round(tenant)).idle
             except StrongroomError as error:
-                log.warning("dispatch.region_failed", region=region, code=error.code)
-                continue
-            for tenant in tenants:
-                try:
-                    tally = await dispatcher.round(tenant)
-                except StrongroomError as error:
-                    log.warning("dispatch.round_failed", tenant=str(tenant), code=error.code)
-                else:
-                    idle = idle and tally.idle
-        if idle:
-            try:
-                async with asyncio.timeout(pause_s):
-                    await stop.wait()
-            except TimeoutError:
-                continue
+                log.warning("dispatch.round_failed", tenant=str(tenant), code=error.code)
+                return
+            except Exception:
+                # Whatever is wrong with one tenant is no reason to stop paying for the others.
+                log.exception("dispatch.round_broke", tenant=str(tenant))
+                return

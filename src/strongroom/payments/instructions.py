@@ -134,7 +134,7 @@ async def add_instruction(op: Operation, order_ref: str, new: NewInstruction) ->
     of_customer = (order_id, customer_id_of(op, new.customer_ref))
     defaults = (await find_defaults(op, [of_customer])).get(of_customer, _writing.NO_DEFAULTS)
     known = await _writing.look_up(op, [new], [defaults])
-    row = _writing.make_row(op, order_ref, order_id, new, defaults, known)
+    row = _writing.make_row(op, new, order_ref=order_ref, order_id=order_id, defaults=defaults, known=known)
     customers = {row.customer_id: (order_id, new.customer_ref)}
     if not await _writing.add_instructions(op, [], [row], customers):
         raise await taken(op, order_id, row.instruction_id, new.ref)
@@ -209,7 +209,7 @@ async def get_of_transaction(
     """
     require(op, Permission.TRANSACTIONS_READ)
     row = await op.row(
-        f"select {_COLUMNS} {_FROM} join transactions wanted on wanted.tenant_id = i.tenant_id "  # noqa: S608  # constants
+        f"select {_COLUMNS} {_FROM} join transactions wanted on wanted.tenant_id = i.tenant_id "
         "and wanted.order_id = i.order_id and wanted.instruction_id = i.instruction_id "
         "where wanted.transaction_id = %s and t.transaction_id = wanted.transaction_id "
         "and i.customer_id = %s::uuid and i.financial_instrument_id = %s",
@@ -257,7 +257,15 @@ async def change_instruction(op: Operation, order_ref: str, ref: str, change: Ch
     wanted = Defaults(instrument_id, scheme_id)
     known = await _writing.look_up(op, [], [wanted])
     failures = _writing.check_choice(
-        op, customer_ref, direction, currency, country, money.minor, scheme_id, instrument_id, known
+        op,
+        known,
+        customer_ref=customer_ref,
+        direction=direction,
+        currency=currency,
+        country=country,
+        minor=money.minor,
+        scheme_id=scheme_id,
+        instrument_id=instrument_id,
     )
     if failures:
         raise Invalid(*failures)

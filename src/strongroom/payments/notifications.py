@@ -1,22 +1,25 @@
-"""What providers tell us on their own: callbacks, read by the provider's connector and recorded like any other answer."""
+"""What providers tell us on their own: callbacks, read by their connectors and recorded like any other answer."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Final
 from uuid import UUID
 
 from strongroom.audit import record
-from strongroom.database import Databases
+from strongroom.database import Databases, Operation
 from strongroom.kernel.actors import system
 from strongroom.kernel.errors import Failure, NotFound
 from strongroom.kernel.ids import TenantId
 from strongroom.payments.apps import get_settings
 from strongroom.payments.dispatch import ProviderFor
 from strongroom.payments.transactions import apply_outcome
+from strongroom.rails.contract import OutcomeKind
 from strongroom.rails.marketplace import get_app
 
 RECEIVER: Final = system("notifications")
+_REFERENCE: Final = re.compile(r"[0-9a-f]{32}", re.ASCII)
 
 
 class NotificationReceiver:
@@ -42,9 +45,25 @@ class NotificationReceiver:
         changed = 0
         for outcome in outcomes:
             async with self._databases.operation(RECEIVER, tenant=tenant, correlation_id=correlation_id) as op:
-                try:
-                    transaction_id = UUID(hex=outcome.reference)
-                    changed += await apply_outcome(op, transaction_id, outcome)
-                except (ValueError, NotFound):
+                transaction_id = await _find(op, app_id, outcome.reference)
+                if transaction_id is None:
                     await record(op, "notification.unknown-reference", "app", app_id, outcome="refused")
+                elif outcome.kind is OutcomeKind.UNCONFIRMED:
+                    # The provider is telling us something, and we don't know what; an enquiry will.
+                    await record(op, "notification.not-understood", "transaction", transaction_id, outcome="refused")
+                else:
+                    changed += await apply_outcome(op, transaction_id, outcome)
         return changed
+
+
+async def _find(op: Operation, app_id: str, reference: str) -> UUID | None:
+    """The transaction of this reference, if it is one of this app's: an app speaks for its own payments only."""
+    if not _REFERENCE.fullmatch(reference):
+        return None
+    row = await op.row(
+        "select transaction_id from transactions where tenant_id = %s and transaction_id = %s and app_id = %s",
+        op.tenant,
+        UUID(hex=reference),
+        app_id,
+    )
+    return None if row is None else row[0]

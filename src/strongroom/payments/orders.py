@@ -185,7 +185,11 @@ def _prepare(
     for instruction in order.instructions:
         defaults = given.get(instruction.customer_ref, _writing.NO_DEFAULTS) if given else _writing.NO_DEFAULTS
         try:
-            rows.append(_writing.make_row(op, order.ref, order_id, instruction, defaults, known))
+            rows.append(
+                _writing.make_row(
+                    op, instruction, order_ref=order.ref, order_id=order_id, defaults=defaults, known=known
+                )
+            )
         except Invalid as error:
             failures += error.failures
     for customer_ref, defaults in given.items():

@@ -22,8 +22,8 @@ from strongroom.payments.contents import encode
 from strongroom.payments.instructions import TransactionContent, decode_transaction
 from strongroom.rails.contract import Outcome, OutcomeKind
 
-RETRYABLE: Final = frozenset({"NOT_SENT", "NEVER_RECEIVED"})
-"""Reasons of a failed attempt after which the instruction is READY again: it is certain that no money moved or will."""
+NOT_SENT: Final = "NOT_SENT"
+"""The reason of a refusal after which the instruction is READY again: it is certain that the rail wasn't told."""
 RETURNED: Final = "RETURNED"
 """The only thing that ends a SUCCESS: the bank gave the money back."""
 
@@ -48,16 +48,25 @@ def step(status: str, kind: OutcomeKind, reason: str) -> Step | None:
     if kind is OutcomeKind.SETTLED:
         return Step("SUCCESS", "COMPLETED")
     if kind is OutcomeKind.REFUSED:
-        return Step("FAILED", "READY" if reason == "NOT_SENT" else "FAILED")
+        return Step("FAILED", "READY" if reason == NOT_SENT else "FAILED")
+    if status == "PROCESSING":
+        # The rail has said that it has it. An enquiry without an answer doesn't change that; see also `contradicts`.
+        return None
     if kind is OutcomeKind.NEVER_RECEIVED:
         return Step("FAILED", "READY")
     if kind is OutcomeKind.PENDING:
-        return None if status == "PROCESSING" else Step("PROCESSING", "PROCESSING")
+        return Step("PROCESSING", "PROCESSING")
     return None if status == "UNCONFIRMED" else Step("UNCONFIRMED", "UNCONFIRMED")
 
 
 def contradicts(status: str, kind: OutcomeKind, reason: str) -> bool:
-    """Whether a rail now says the opposite of an end that it told before: never applied, always recorded."""
+    """Whether a rail now says the opposite of what it told before: never applied, always recorded.
+
+    A rail that accepted a payment and now has never seen it may have lost its memory rather than the payment, so that
+    isn't a reason to pay again.
+    """
+    if status == "PROCESSING":
+        return kind is OutcomeKind.NEVER_RECEIVED
     if status == "SUCCESS":
         return kind in {OutcomeKind.REFUSED, OutcomeKind.NEVER_RECEIVED} and not reason.startswith(RETURNED)
     return status == "FAILED" and kind is OutcomeKind.SETTLED
