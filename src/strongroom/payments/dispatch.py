@@ -1,9 +1,10 @@
 """Dispatch: moving the money, in three beats.
 
-*Intend*: what is due is claimed and an attempt written under our own reference; committed. *Act*: the rail is asked, with
-no operation open. *Record*: its answer is written. A process that dies between the beats leaves an attempt that nobody
-answers for; once its claim has run out it is UNCONFIRMED, and the rail is asked by our reference what became of it. An
-attempt is repeated (under a new reference) only when the rail is certain that the old one moved nothing and never will.
+*Intend*: what is due is claimed and an attempt written under our own reference; committed. *Act*: the rail is asked,
+with no operation open. *Record*: its answer is written. A process that dies between the beats leaves an attempt that
+nobody answers for; once its claim has run out it is UNCONFIRMED, and the rail is asked by our reference what became of
+it. An attempt is repeated (under a new reference) only when the rail is certain that the old one moved nothing and never
+will.
 
 Files go the same way: the file's exact bytes are kept with the attempts, so that writing it again writes the same file.
 
@@ -329,7 +330,7 @@ async def _intend(op: Operation, troubles: _Troubles) -> list[_Due]:
         try:
             content = decode_instruction(op.cipher.open("instructions", "sealed", instruction_id.bytes, sealed))
         except Broken as error:
-            log.error("dispatch.instruction_broken", instruction=instruction_id.hex, code=error.code)
+            log.exception("dispatch.instruction_broken", instruction=instruction_id.hex)
             await _hold(op, order_id, instruction_id, error.code)
             continue
         money = Money(content.minor, currency)
@@ -387,8 +388,8 @@ async def _write_attempts(op: Operation, attempts: Sequence[_Attempt]) -> None:
             select * from unnest(%(order)s, %(instruction)s, %(transaction)s, %(app)s, %(file)s, %(sealed)s, %(event)s)
                 as t(order_id, instruction_id, transaction_id, app_id, is_file_rail, sealed, event_id)
         ), written as (
-            insert into transactions (tenant_id, transaction_id, order_id, instruction_id, app_id, status, claimed_until,
-                                      sealed, created_at, updated_at)
+            insert into transactions (tenant_id, transaction_id, order_id, instruction_id, app_id, status,
+                                      claimed_until, sealed, created_at, updated_at)
             select %(tenant)s, transaction_id, order_id, instruction_id, app_id, 'INTENDED',
                    case when is_file_rail = 'f' then %(lease)s::timestamptz end, sealed, %(now)s, %(now)s
             from attempts

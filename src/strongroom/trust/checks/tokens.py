@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hmac
 import os
-import re
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any, Final
@@ -15,10 +14,11 @@ import msgspec
 from strongroom.identity import Tokens
 from strongroom.kernel.clock import ManualClock
 from strongroom.kernel.config import Environment
-from strongroom.kernel.ids import ApiKeyId, new_scheme_id, new_uuid, parse_uuid
+from strongroom.kernel.ids import ApiKeyId, new_uuid, parse_uuid
 from strongroom.kernel.secret import Secret
 from strongroom.trust.client import SIGN_IN, Caller, Key
 from strongroom.trust.columns import search_columns
+from strongroom.trust.routes import path_of
 from strongroom.trust.searching import Pattern, Search, text_patterns
 from strongroom.trust.stage import Stage, stage
 from strongroom.trust.verdicts import Figure, Findings
@@ -31,7 +31,6 @@ OPEN: Final = frozenset(
 SIGNED: Final = frozenset({f"POST {SIGN_IN}", "POST /v1/notifications/{tenantId}/{appId}"})
 """Routes that take no token because every request is signed; without a signature they refuse."""
 _REFUSED: Final = frozenset({400, 401, 403})
-_PARAMETER: Final = re.compile(r"\{(\w+)[^}]*\}", re.ASCII)
 _TOO_FAR_S: Final = 600
 _NEAR_S: Final = 200
 _LEVELS: Final[tuple[Level, Level]] = ("account", "tenant")
@@ -53,20 +52,6 @@ async def check_tokens(bench: Workbench) -> Figure:
         f"{closed} of {len(bench.endpoints)} routes closed to strangers, {kinds} kinds of bad credential refused on each; "
         "sign-in refuses replays, wrong signatures and clocks ten minutes off; private halves are nowhere to be read"
     )
-
-
-def path_of(endpoint: Endpoint, **known: str) -> str:
-    """A path with something plausible for every parameter that isn't given."""
-
-    def fill(parameter: re.Match[str]) -> str:
-        name = parameter[1]
-        if name in known:
-            return known[name]
-        if name == "schemeId":
-            return new_scheme_id()
-        return str(new_uuid()) if name.lower().endswith(("id", "key")) else "prove-none"
-
-    return _PARAMETER.sub(fill, endpoint.path)
 
 
 async def _check_endpoint(

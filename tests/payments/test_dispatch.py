@@ -1,0 +1,402 @@
+"""Dispatch against the real simulator, over TLS: whatever happens, money moves once or nobody knows until asked."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from strongroom.assembly import App
+from strongroom.kernel.clock import ManualClock
+from strongroom.kernel.errors import Conflict
+from strongroom.payments import schemes
+from strongroom.payments.dispatch import (
+    ACT_WITHIN,
+    CONCURRENCY,
+    ENQUIRE_AFTER,
+    FIRST_REST,
+    LEASE,
+    PENDING_ENQUIRE_AFTER,
+    SILENCES,
+    Dispatcher,
+    run_forever,
+)
+from strongroom.payments.instructions import Change, cancel_instruction, change_instruction
+from tests.fixtures.platform import Client, Platform
+from tests.payments.paying import Payer, Rail
+from tests.payments.world import SEPA, SIMULATOR, draft, rule
+from tests.rails.simulator.process import HASTY, SimulatorProcess
+
+A_MOMENT = timedelta(milliseconds=1)
+
+
+async def work_off(dispatcher: Dispatcher, payer: Payer) -> None:
+    while not (await dispatcher.round(payer.tenant)).idle:
+        pass
+
+
+async def calm(payer: Payer, named: str) -> None:
+    """Ask for good behaviour the next time."""
+    async with payer.operation() as op:
+        await change_instruction(op, *named.split("/"), Change(metadata={"remittanceInformation": "no tricks"}))
+
+
+async def test_what_is_due_is_paid(payer: Payer) -> None:
+    named = await payer.instruct("Claim 1", "Claim 2", "")
+    [later] = await payer.instruct("Claim 3", days=2)
+    async with payer.rail() as rail:
+        tally = await payer.dispatcher(rail).round(payer.tenant)
+        assert (tally.intended, tally.settled, tally.idle) == (3, 3, False)
+        assert (await payer.dispatcher(rail).round(payer.tenant)).idle
+    assert [await payer.status(name) for name in (*named, later)] == ["COMPLETED"] * 3 + ["READY"]
+    assert await payer.executions(*named, later) == [1, 1, 1, 0]
+    assert [payment.remittance for payment in rail.submitted if payment.money.minor == 10_002] == [
+        named[2].split("/")[0]  # without a text of its own, the customer reads the order's reference
+    ]
+    assert await payer.reasons(named[0]) == ["", ""]
+    assert [detail for _, _, detail in await payer.actions("dispatch.intend")] == ["instructions=3"]
+    assert [detail for _, _, detail in await payer.actions("transaction.outcome")] == ["SUCCESS"] * 3
+
+
+async def test_a_day_ahead_is_early_enough(payer: Payer, clock: ManualClock) -> None:
+    [named] = await payer.instruct("Claim 1", days=2)
+    async with payer.rail() as rail:
+        assert (await payer.dispatcher(rail).round(payer.tenant)).idle
+        clock.advance(timedelta(days=1))
+        assert (await payer.dispatcher(rail).round(payer.tenant)).settled == 1
+    assert await payer.status(named) == "COMPLETED"
+
+
+async def test_what_the_provider_refuses_has_failed_with_its_reason(payer: Payer) -> None:
+    [named] = await payer.instruct("SIM:REFUSE-AC04")
+    async with payer.rail() as rail:
+        await work_off(payer.dispatcher(rail), payer)
+    assert (await payer.status(named), await payer.attempts(named)) == ("FAILED", ["FAILED"])
+    assert await payer.reasons(named) == ["", "AC04"]
+
+
+async def test_money_that_has_been_asked_for_can_not_be_changed_or_cancelled(payer: Payer) -> None:
+    [named] = await payer.instruct("SIM:PENDING-ENQUIRY")
+    async with payer.rail() as rail:
+        await payer.dispatcher(rail).round(payer.tenant)
+    assert await payer.status(named) == "PROCESSING"
+    with pytest.raises(Conflict, match="can't be changed or cancelled"):
+        async with payer.operation() as op:
+            await cancel_instruction(op, *named.split("/"), "no longer")
+    with pytest.raises(Conflict, match="can't be changed or cancelled"):
+        await calm(payer, named)
+
+
+async def test_a_provider_that_is_down_is_not_hammered(
+    process: App, tenant: Client, mortal: SimulatorProcess, tmp_path: Path, clock: ManualClock
+) -> None:
+    payer = await Payer.make(process, tenant, mortal, tmp_path / "outbox")
+    named = await payer.instruct(*["Claim"] * 12)
+    async with payer.rail() as rail:
+        dispatcher = payer.dispatcher(rail)
+        first = await dispatcher.round(payer.tenant)
+        assert (first.intended, first.refused) == (12, 12)
+        assert len(rail.submitted) <= CONCURRENCY  # the others were given back without being sent
+        assert {await payer.status(name) for name in named} == {"READY"}
+        assert set(await payer.reasons(named[0])) == {"", "NOT_SENT"}
+
+        asked = len(rail.submitted)
+        rest = FIRST_REST
+        for _ in range(4):
+            for _ in range(5):
+                assert (await dispatcher.round(payer.tenant)).idle
+            clock.advance(rest - A_MOMENT)
+            assert (await dispatcher.round(payer.tenant)).idle
+            clock.advance(A_MOMENT)
+            assert (await dispatcher.round(payer.tenant)).intended == 1  # one goes ahead of the others
+            rest *= 2
+        assert len(rail.submitted) == asked + 4
+
+        await mortal.start()
+        clock.advance(rest)
+        await work_off(dispatcher, payer)
+    assert {await payer.status(name) for name in named} == {"COMPLETED"}
+    assert await payer.executions(*named) == [1] * 12
+    assert {attempts[-1] for attempts in [await payer.attempts(name) for name in named]} == {"SUCCESS"}
+
+
+async def test_what_waits_for_a_resting_app_does_not_stand_in_the_way(
+    process: App, tenant: Client, mortal: SimulatorProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even when more instructions wait than fit into one first beat."""
+    monkeypatch.setattr("strongroom.payments.dispatch.CLAIM", 5)
+    rules = (rule(0, SEPA, currencies=frozenset({"EUR"})), rule(1, SIMULATOR))
+    payer = await Payer.make(process, tenant, mortal, tmp_path / "outbox", *rules, bank=True)
+    waiting = await payer.instruct(*["Claim"] * 12, currency="CHF")
+    by_file = await payer.instruct(*["Claim"] * 3, days=1)
+    async with payer.rail() as rail:
+        dispatcher = payer.dispatcher(rail)
+        for _ in range(6):
+            await dispatcher.round(payer.tenant)
+    assert {await payer.status(name) for name in waiting} == {"READY"}
+    assert {await payer.status(name) for name in by_file} == {"PROCESSING"}
+
+
+async def test_the_fallback_carries_what_could_not_be_sent(
+    process: App, tenant: Client, mortal: SimulatorProcess, tmp_path: Path
+) -> None:
+    payer = await Payer.make(process, tenant, mortal, tmp_path / "outbox", rule(0, SIMULATOR, SEPA), bank=True)
+    [first] = await payer.instruct("Claim 1")
+    async with payer.rail() as rail:
+        dispatcher = payer.dispatcher(rail)
+        await work_off(dispatcher, payer)
+        [second] = await payer.instruct("Claim 2")
+        await work_off(dispatcher, payer)
+    assert (await payer.status(first), await payer.attempts(first)) == ("PROCESSING", ["FAILED", "PROCESSING"])
+    assert (await payer.status(second), await payer.attempts(second)) == ("PROCESSING", ["PROCESSING"])
+    assert len(rail.submitted) == 1
+    assert len(list(payer.outbox.rglob("*.xml"))) == 2
+
+
+@pytest.mark.parametrize("word", ["TIMEOUT-AFTER", "ERROR-200", "SLOW-DRIP"])
+async def test_executed_but_not_answered_is_unknown_until_asked(payer: Payer, clock: ManualClock, word: str) -> None:
+    [named] = await payer.instruct(f"SIM:{word}")
+    async with payer.rail(HASTY) as rail:
+        dispatcher = payer.dispatcher(rail)
+        assert (await dispatcher.round(payer.tenant)).unconfirmed == 1
+        assert await payer.status(named) == "UNCONFIRMED"
+        for _ in range(3):
+            assert (await dispatcher.round(payer.tenant)).idle
+        assert rail.enquired == []
+        clock.advance(ENQUIRE_AFTER + A_MOMENT)
+        await work_off(dispatcher, payer)
+    assert (await payer.status(named), await payer.attempts(named)) == ("COMPLETED", ["SUCCESS"])
+    assert rail.enquired == await payer.references(named)
+    assert await payer.executions(named) == [1]
+
+
+@pytest.mark.parametrize(("word", "late_s"), [("TIMEOUT-BEFORE", 0.0), ("LATE", 3.5)])
+async def test_never_received_is_tried_again_under_another_reference(
+    payer: Payer, clock: ManualClock, word: str, late_s: float
+) -> None:
+    [named] = await payer.instruct(f"SIM:{word}")
+    async with payer.rail(HASTY) as rail:
+        dispatcher = payer.dispatcher(rail)
+        await dispatcher.round(payer.tenant)
+        clock.advance(ENQUIRE_AFTER + A_MOMENT)
+        await dispatcher.round(payer.tenant)
+        assert (await payer.status(named), await payer.attempts(named)) == ("READY", ["FAILED"])
+        await calm(payer, named)
+        await work_off(dispatcher, payer)
+        await asyncio.sleep(late_s)  # until the first request has come through, and met a closed reference
+    assert (await payer.status(named), await payer.attempts(named)) == ("COMPLETED", ["FAILED", "SUCCESS"])
+    assert len(set(await payer.references(named))) == 2
+    assert await payer.executions(named) == [1]
+
+
+async def test_an_outage_is_unknown_until_it_is_over_and_enquiries_grow_rare(
+    payer: Payer, clock: ManualClock
+) -> None:
+    [named] = await payer.instruct("Claim 1")
+    async with payer.rail() as rail:
+        dispatcher = payer.dispatcher(rail)
+        await payer.simulator.call("POST", "/behaviour", {"behaviour": "outage"})
+        try:
+            assert (await dispatcher.round(payer.tenant)).unconfirmed == 1
+            for _ in range(600):  # ten minutes
+                clock.advance(timedelta(seconds=1))
+                await dispatcher.round(payer.tenant)
+        finally:
+            await payer.simulator.call("POST", "/behaviour", {"behaviour": None})
+        assert await payer.status(named) == "UNCONFIRMED"
+        assert 10 <= len(rail.enquired) <= 30
+        clock.advance(timedelta(minutes=5))
+        await work_off(dispatcher, payer)
+    assert (await payer.status(named), await payer.attempts(named)) == ("COMPLETED", ["FAILED", "SUCCESS"])
+    assert await payer.executions(named) == [1]
+
+
+async def test_a_provider_that_says_nothing_time_after_time_is_given_a_rest(payer: Payer, clock: ManualClock) -> None:
+    named = await payer.instruct(*["Claim"] * 60)
+    async with payer.rail() as rail:
+        dispatcher = payer.dispatcher(rail)
+        await payer.simulator.call("POST", "/behaviour", {"behaviour": "outage"})
+        try:
+            await dispatcher.round(payer.tenant)
+        finally:
+            await payer.simulator.call("POST", "/behaviour", {"behaviour": None})
+        assert SILENCES <= len(rail.submitted) < SILENCES + CONCURRENCY
+        assert (await dispatcher.round(payer.tenant)).idle
+        clock.advance(timedelta(seconds=10))
+        for _ in range(3):
+            await work_off(dispatcher, payer)
+    assert {await payer.status(name) for name in named} == {"COMPLETED"}
+    assert await payer.executions(*named) == [1] * 60
+
+
+async def test_what_the_rail_ends_later_is_asked_about(payer: Payer, clock: ManualClock) -> None:
+    [named] = await payer.instruct("SIM:PENDING-ENQUIRY")
+    async with payer.rail() as rail:
+        dispatcher = payer.dispatcher(rail)
+        assert (await dispatcher.round(payer.tenant)).pending == 1
+        clock.advance(PENDING_ENQUIRE_AFTER - A_MOMENT)
+        assert (await dispatcher.round(payer.tenant)).idle
+        assert await payer.status(named) == "PROCESSING"
+        clock.advance(2 * A_MOMENT)
+        await work_off(dispatcher, payer)
+    assert await payer.status(named) == "COMPLETED"
+    assert await payer.executions(named) == [1]
+
+
+async def test_an_enquiry_without_an_answer_changes_nothing(
+    process: App, tenant: Client, mortal: SimulatorProcess, tmp_path: Path, clock: ManualClock
+) -> None:
+    payer = await Payer.make(process, tenant, mortal, tmp_path / "outbox")
+    await mortal.start()
+    pending, silent = await payer.instruct("SIM:PENDING-ENQUIRY", "SIM:TIMEOUT-AFTER")
+    async with payer.rail(HASTY) as rail:
+        dispatcher = payer.dispatcher(rail)
+        await dispatcher.round(payer.tenant)
+        mortal.kill()
+        clock.advance(PENDING_ENQUIRE_AFTER + A_MOMENT)
+        await dispatcher.round(payer.tenant)
+        assert len(rail.enquired) == 2
+        assert [await payer.status(name) for name in (pending, silent)] == ["PROCESSING", "UNCONFIRMED"]
+        await mortal.start()
+        clock.advance(PENDING_ENQUIRE_AFTER + A_MOMENT)
+        await work_off(dispatcher, payer)
+    assert [await payer.status(name) for name in (pending, silent)] == ["COMPLETED", "COMPLETED"]
+    assert await payer.executions(pending, silent) == [1, 1]
+
+
+async def test_two_dispatchers_never_take_the_same_instruction(payer: Payer, platform: Platform) -> None:
+    named = await payer.instruct(*["Claim"] * 120)
+    async with payer.rail() as one, payer.rail() as two, platform.another_process() as other:
+        there = Dispatcher(other.app.databases, lambda tenant, app_id, settings: two, payer.outbox)
+        here = payer.dispatcher(one)
+        await asyncio.gather(*(work_off(dispatcher, payer) for dispatcher in (here, there, here, there)))
+    assert len(one.submitted) + len(two.submitted) == 120
+    assert {await payer.status(name) for name in named} == {"COMPLETED"}
+    assert await payer.executions(*named) == [1] * 120
+
+
+async def test_an_attempt_whose_turn_comes_too_late_is_given_back(payer: Payer, clock: ManualClock) -> None:
+    """Its lease may have run out, so that somebody else asks about it."""
+    named = await payer.instruct(*["Claim"] * (CONCURRENCY + 4))
+    async with payer.rail() as rail:
+        dispatcher = payer.dispatcher(rail)
+
+        def dawdle(_: object) -> None:
+            rail.after = lambda _: None
+            clock.advance(ACT_WITHIN)
+
+        rail.after = dawdle
+        tally = await dispatcher.round(payer.tenant)
+        assert tally.refused > 0
+        assert tally.settled + tally.refused == CONCURRENCY + 4
+        await work_off(dispatcher, payer)
+    assert {await payer.status(name) for name in named} == {"COMPLETED"}
+    assert await payer.executions(*named) == [1] * len(named)
+
+
+class Killed(BaseException):
+    """The process is gone."""
+
+
+@pytest.mark.parametrize("beat", ["intended", "acted"])
+async def test_a_process_that_dies_between_the_beats(payer: Payer, clock: ManualClock, beat: str) -> None:
+    [named] = await payer.instruct("Claim 1")
+
+    def die(_: object) -> None:
+        raise Killed
+
+    async with payer.rail() as rail:
+        if beat == "intended":
+            rail.before = die
+        else:
+            rail.after = die
+        with pytest.raises(Killed):
+            await payer.dispatcher(rail).round(payer.tenant)
+    assert (await payer.status(named), await payer.attempts(named)) == ("PROCESSING", ["INTENDED"])
+
+    async with payer.rail() as rail:
+        successor = payer.dispatcher(rail)
+        clock.advance(LEASE - A_MOMENT)
+        assert (await successor.round(payer.tenant)).idle  # it may still be alive
+        clock.advance(2 * A_MOMENT)
+        await successor.round(payer.tenant)
+        assert (await payer.status(named), await payer.attempts(named)) == ("UNCONFIRMED", ["UNCONFIRMED"])
+        assert (await payer.reasons(named))[-1] == "PROCESS_DIED"
+        clock.advance(ENQUIRE_AFTER + A_MOMENT)
+        for _ in range(3):
+            await successor.round(payer.tenant)
+    assert await payer.status(named) == "COMPLETED"
+    assert await payer.attempts(named) == (["FAILED", "SUCCESS"] if beat == "intended" else ["SUCCESS"])
+    assert await payer.executions(named) == [1]
+
+
+async def test_a_rule_that_no_longer_takes_the_payment_holds_it(payer: Payer) -> None:
+    [named] = await payer.instruct("Claim 1")
+    async with payer.operation() as op:
+        narrow = await schemes.add_draft(
+            op, "payout", payer.scheme_id, draft("Narrow", rule(0, currencies=frozenset({"USD"})))
+        )
+        await schemes.publish(op, "payout", payer.scheme_id, str(narrow.draft_id))
+    async with payer.rail() as rail:
+        await payer.dispatcher(rail).round(payer.tenant)
+    assert (await payer.status(named), await payer.reasons(named)) == ("INCOMPLETE", ["NO_ROUTE"])
+
+
+async def test_one_that_can_not_be_read_or_has_no_account_does_not_hold_up_the_others(payer: Payer) -> None:
+    broken, orphan, sound = await payer.instruct("Claim 1", "Claim 2", "Claim 3")
+    async with payer.operation() as op:
+        await op.run(
+            "update instructions set sealed = '\\x00' || sealed where instruction_id = %s::uuid",
+            payer.id_of(op, broken),
+        )
+        [other] = await op.rows("select instruction_id from instructions where instruction_id = %s::uuid", payer.id_of(op, orphan))
+        await op.run(
+            """
+            with gone as (
+                insert into financial_instruments
+                select tenant_id, gen_random_uuid(), customer_id, type, 'INACTIVE', country, 'gone'::bytea, sealed, created_at
+                from financial_instruments returning financial_instrument_id)
+            update instructions set financial_instrument_id = (select financial_instrument_id from gone)
+            where instruction_id = %s
+            """,
+            other[0],
+        )
+    async with payer.rail() as rail:
+        await work_off(payer.dispatcher(rail), payer)
+    assert [await payer.status(name) for name in (broken, orphan, sound)] == ["INCOMPLETE", "INCOMPLETE", "COMPLETED"]
+    assert (await payer.reasons(broken), await payer.reasons(orphan)) == (
+        ["ENVELOPE_BROKEN"],
+        ["FINANCIAL_INSTRUMENT_NOT_FOUND"],
+    )
+
+
+async def test_it_runs_until_told_to_stop_and_one_tenant_does_not_hold_up_another(
+    payer: Payer, process: App, platform: Platform, simulator: SimulatorProcess, tmp_path: Path
+) -> None:
+    other = await Payer.make(process, await platform.new_tenant(), simulator, tmp_path / "other")
+    hanging = await payer.instruct("SIM:TIMEOUT-AFTER")
+    quick = await other.instruct("Claim 1")
+    stop = asyncio.Event()
+    async with payer.rail() as rail:
+
+        def provider(tenant: object, app_id: str, settings: object) -> Rail:
+            return rail
+
+        dispatcher = Dispatcher(process.databases, provider, tmp_path / "outbox")
+        running = asyncio.create_task(run_forever(dispatcher, ["nowhere", "eu"], stop, 0.05))
+        async with asyncio.timeout(10):
+            while await other.status(quick[0]) != "COMPLETED":
+                await asyncio.sleep(0.05)
+            [again] = await payer.instruct("Claim 2")
+            while await payer.status(again) != "COMPLETED":
+                await asyncio.sleep(0.05)
+        assert await payer.status(hanging[0]) == "PROCESSING"
+        stop.set()
+        simulator.kill()
+        async with asyncio.timeout(10):
+            await running
+    await simulator.start()
+    assert await payer.status(hanging[0]) == "UNCONFIRMED"
