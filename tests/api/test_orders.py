@@ -172,7 +172,7 @@ async def test_metadata_is_replaced_and_removed(tenant: Client) -> None:
         ({"k": ""}, []),
         ({"Größe 🙂": "¥"}, []),
     ],
-    ids=str,
+    ids=lambda value: str(value)[:40],
 )
 async def test_limits_of_metadata(tenant: Client, metadata: Any, expected: list[str]) -> None:
     answer = await tenant.post(ORDERS, order("o-1", instruction(metadata=metadata), metadata=metadata))

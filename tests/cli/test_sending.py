@@ -102,7 +102,7 @@ async def test_one_bad_line_among_many(
     lines[120] = line(120, iban="DE88370400440532013000")
     lines[121] = '"' + line(121)
     lines[199] = line(199).rpartition(",")[0]
-    lines[200] = line(200, amount="1.005", currency="EU", direction="credit")
+    lines[200] = line(200, amount="1e3", currency="EU", direction="credit")
     lines[349] = line(348)
     done = await sent(server, setup, tmp_path, *lines)
     assert (done.lines, done.accepted, done.refused, len(done.jobs)) == (350, 345, 5, 4)
@@ -118,7 +118,7 @@ async def test_one_bad_line_among_many(
     assert rows[0]["iban"] == "DE88370400440532013000"
     assert rows[0]["accountHolder"] == "Käthe Müßig"
     assert "check digits" in rows[0]["reasons"]
-    assert rows[3]["errorCodes"] == "DIRECTION_IS_NOT_RECOGNISED AMOUNT_OUT_OF_RANGE CURRENCY_LENGTH_OUT_OF_RANGE"
+    assert rows[3]["errorCodes"] == "DIRECTION_IS_NOT_RECOGNISED AMOUNT_IS_INVALID CURRENCY_LENGTH_OUT_OF_RANGE"
     assert rows[4]["errorCodes"] == "INSTRUCTION_ALREADY_EXISTS"
 
 

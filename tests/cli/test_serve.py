@@ -8,6 +8,7 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,6 +19,8 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from strongroom.identity import LocalAuthority
+from strongroom.kernel.clock import ManualClock
 from tests.fixtures.platform import Server, public_folder, run_command
 from tests.fixtures.signing import authorization
 
@@ -206,6 +209,22 @@ def test_parts_that_are_killed_come_back(own_server: Server) -> None:
         assert eventually(lambda: is_ready(own_server)), own_server.log
     assert eventually(lambda: part("strongroom.rails.simulator").pid != simulator.pid)
     assert not any(process.pid == worker.pid for process in own_server.family())
+
+
+def test_a_certificate_that_is_about_to_end_is_renewed_while_it_serves(own_server: Server) -> None:
+    def served() -> x509.Certificate:
+        address = urlsplit(own_server.url)
+        where = (str(address.hostname), int(address.port or 0))
+        return x509.load_pem_x509_certificate(ssl.get_server_certificate(where).encode())
+
+    keys, first = own_server.data_dir / "keys", served()
+    a_year_ago = ManualClock(datetime.now(UTC) - timedelta(days=380))
+    old = LocalAuthority(keys, ("localhost", "127.0.0.1", "::1"), a_year_ago).issue("old")
+    old.key.replace(keys / "server.key")
+    old.chain.replace(keys / "server.pem")
+    assert eventually(lambda: served() != first)
+    assert served().not_valid_after_utc - datetime.now(UTC) > timedelta(days=390)
+    assert is_ready(own_server)
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])

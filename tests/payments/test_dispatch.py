@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import signal
+import sys
 from datetime import timedelta
+from decimal import Decimal
 from pathlib import Path
 
-import msgspec
 import pytest
 
 from strongroom.assembly import App
 from strongroom.kernel.clock import ManualClock
-from strongroom.kernel.errors import Conflict
-from strongroom.payments import schemes
+from strongroom.kernel.errors import Broken, Conflict
+from strongroom.payments import apps, schemes
 from strongroom.payments.dispatch import (
     ACT_WITHIN,
     CONCURRENCY,
@@ -23,11 +25,13 @@ from strongroom.payments.dispatch import (
     SILENCES,
     Dispatcher,
     run_forever,
+    write_once,
 )
 from strongroom.payments.instructions import Change, cancel_instruction, change_instruction
+from strongroom.rails.formats import pain001
 from tests.fixtures.platform import Client, Platform
-from tests.payments.paying import Payer, Rail
-from tests.payments.world import SEPA, SIMULATOR, draft, rule
+from tests.payments.paying import BANK, Payer, Rail
+from tests.payments.world import SEPA, SIMULATOR, bank_account, draft, rule
 from tests.rails.simulator.process import HASTY, SimulatorProcess
 
 A_MOMENT = timedelta(milliseconds=1)
@@ -192,9 +196,7 @@ async def test_never_received_is_tried_again_under_another_reference(
     assert await payer.executions(named) == [1]
 
 
-async def test_an_outage_is_unknown_until_it_is_over_and_enquiries_grow_rare(
-    payer: Payer, clock: ManualClock
-) -> None:
+async def test_an_outage_is_unknown_until_it_is_over_and_enquiries_grow_rare(payer: Payer, clock: ManualClock) -> None:
     [named] = await payer.instruct("Claim 1")
     async with payer.rail() as rail:
         dispatcher = payer.dispatcher(rail)
@@ -336,7 +338,7 @@ async def test_a_process_that_dies_between_the_beats(payer: Payer, clock: Manual
 async def test_a_rule_that_no_longer_takes_the_payment_holds_it(payer: Payer) -> None:
     [named] = await payer.instruct("Claim 1")
     async with payer.operation() as op:
-        narrow = await schemes.add_draft(
+        narrow = await schemes.create_draft(
             op, "payout", payer.scheme_id, draft("Narrow", rule(0, currencies=frozenset({"USD"})))
         )
         await schemes.publish(op, "payout", payer.scheme_id, str(narrow.draft_id))
@@ -352,7 +354,9 @@ async def test_one_that_can_not_be_read_or_has_no_account_does_not_hold_up_the_o
             "update instructions set sealed = '\\x00' || sealed where instruction_id = %s::uuid",
             payer.id_of(op, broken),
         )
-        [other] = await op.rows("select instruction_id from instructions where instruction_id = %s::uuid", payer.id_of(op, orphan))
+        [other] = await op.rows(
+            "select instruction_id from instructions where instruction_id = %s::uuid", payer.id_of(op, orphan)
+        )
         await op.run(
             """
             with gone as (
@@ -374,9 +378,11 @@ async def test_one_that_can_not_be_read_or_has_no_account_does_not_hold_up_the_o
 
 
 async def test_it_runs_until_told_to_stop_and_one_tenant_does_not_hold_up_another(
-    payer: Payer, process: App, platform: Platform, simulator: SimulatorProcess, tmp_path: Path
+    process: App, platform: Platform, simulator: SimulatorProcess, tmp_path: Path
 ) -> None:
-    other = await Payer.make(process, await platform.new_tenant(), simulator, tmp_path / "other")
+    payer, other = [
+        await Payer.make(process, await platform.new_tenant(region="ch"), simulator, tmp_path) for _ in range(2)
+    ]
     hanging = await payer.instruct("SIM:TIMEOUT-AFTER")
     quick = await other.instruct("Claim 1")
     stop = asyncio.Event()
@@ -386,7 +392,7 @@ async def test_it_runs_until_told_to_stop_and_one_tenant_does_not_hold_up_anothe
             return rail
 
         dispatcher = Dispatcher(process.databases, provider, tmp_path / "outbox")
-        running = asyncio.create_task(run_forever(dispatcher, ["nowhere", "eu"], stop, 0.05))
+        running = asyncio.create_task(run_forever(dispatcher, ["ch"], stop, 0.05))
         async with asyncio.timeout(10):
             while await other.status(quick[0]) != "COMPLETED":
                 await asyncio.sleep(0.05)
@@ -400,3 +406,149 @@ async def test_it_runs_until_told_to_stop_and_one_tenant_does_not_hold_up_anothe
             await running
     await simulator.start()
     assert await payer.status(hanging[0]) == "UNCONFIRMED"
+
+
+async def killed_while_it_dispatches(payer: Payer, when: str) -> None:
+    """Dispatch in a process that SIGKILLs itself, and wait for its end."""
+    command = [
+        *(sys.executable, "-m", "tests.payments.doomed", str(payer.app.config.data_dir), str(payer.tenant)),
+        *(payer.simulator.url, str(payer.simulator.authority.ca), str(payer.simulator.secret_file)),
+        *(str(payer.outbox), when),
+    ]
+    doomed = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.PIPE)
+    _, said = await doomed.communicate()
+    assert doomed.returncode == -signal.SIGKILL, said.decode()
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_killed_outright_between_the_beats(payer: Payer, clock: ManualClock, when: str) -> None:
+    named = await payer.instruct("Claim 1", "Claim 2", "Claim 3")
+    await killed_while_it_dispatches(payer, when)
+    assert {await payer.status(name) for name in named} == {"PROCESSING"}
+    async with payer.rail() as rail:
+        successor = payer.dispatcher(rail)
+        clock.advance(timedelta(hours=1))
+        for _ in range(3):
+            await successor.round(payer.tenant)
+            clock.advance(ENQUIRE_AFTER + A_MOMENT)
+        await work_off(successor, payer)
+    assert {await payer.status(name) for name in named} == {"COMPLETED"}
+    assert await payer.executions(*named) == [1, 1, 1]
+
+
+async def test_killed_after_a_file_was_written_it_is_the_same_file(
+    process: App, tenant: Client, simulator: SimulatorProcess, tmp_path: Path
+) -> None:
+    payer = await Payer.make(process, tenant, simulator, tmp_path / "outbox", rule(0, SEPA), bank=True)
+    named = await payer.instruct("Claim 1", "Claim 2", days=1)
+    await killed_while_it_dispatches(payer, "file")
+    [written] = payer.outbox.rglob("*.xml")
+    content = written.read_bytes()
+    assert {(await payer.status(name), *await payer.attempts(name)) for name in named} == {("PROCESSING", "INTENDED")}
+    async with payer.rail() as rail:
+        tally = await payer.dispatcher(rail).round(payer.tenant)
+        assert tally.files == [written]
+        written.unlink()  # the bank has fetched it
+        assert (await payer.dispatcher(rail).round(payer.tenant)).files == []
+    assert {await payer.status(name) for name in named} == {"PROCESSING"}
+    assert {attempt for name in named for attempt in await payer.attempts(name)} == {"PROCESSING"}
+    assert content.count(b"<CdtTrfTxInf>") == 2
+    assert list(payer.outbox.rglob("*.partial")) == []
+
+
+async def test_a_file_that_was_fetched_before_it_was_recorded_is_written_again_byte_for_byte(
+    process: App, tenant: Client, simulator: SimulatorProcess, tmp_path: Path
+) -> None:
+    """The bank knows the message id, and takes it once."""
+    payer = await Payer.make(process, tenant, simulator, tmp_path / "outbox", rule(0, SEPA), bank=True)
+    await payer.instruct("Claim 1", days=1)
+    await killed_while_it_dispatches(payer, "file")
+    [written] = payer.outbox.rglob("*.xml")
+    content = written.read_bytes()
+    written.unlink()
+    async with payer.rail() as rail:
+        await payer.dispatcher(rail).round(payer.tenant)
+    assert written.read_bytes() == content
+
+
+async def test_files_hold_what_a_bank_takes_in_one(
+    process: App, tenant: Client, simulator: SimulatorProcess, tmp_path: Path
+) -> None:
+    payer = await Payer.make(process, tenant, simulator, tmp_path / "outbox", rule(0, SEPA), bank=True)
+    async with payer.operation() as op:
+        await apps.configure(op, SEPA, {**BANK, "maxTransactionsPerFile": "4", "maxTransactionsPerBatch": "3"})
+    named = await payer.instruct(*[f"Claim {at}" for at in range(10)], days=1)
+    async with payer.rail() as rail:
+        tally = await payer.dispatcher(rail).round(payer.tenant)
+    files = [pain001.read(path.read_bytes()) for path in tally.files]
+    assert sorted(len(batch.payments) for file in files for batch in file.batches) == [1, 1, 2, 3, 3]
+    references = [payment.end_to_end_id for file in files for batch in file.batches for payment in batch.payments]
+    assert sorted(references) == sorted([(await payer.references(name))[0] for name in named])
+    assert {await payer.status(name) for name in named} == {"PROCESSING"}
+    assert [detail for _, _, detail in await payer.actions("payment-file.create")] == [
+        "payments=4",
+        "payments=4",
+        "payments=2",
+    ]
+
+
+async def test_several_dispatchers_put_every_payment_into_one_file_and_record_each_file_once(
+    process: App, tenant: Client, simulator: SimulatorProcess, tmp_path: Path
+) -> None:
+    payer = await Payer.make(process, tenant, simulator, tmp_path / "outbox", rule(0, SEPA), bank=True)
+    named = await payer.instruct(*["Claim"] * 40, days=1)
+    async with payer.rail() as rail:
+        await asyncio.gather(*(work_off(payer.dispatcher(rail), payer) for _ in range(4)))
+    files = [pain001.read(path.read_bytes()) for path in payer.outbox.rglob("*.xml")]
+    assert sum(len(batch.payments) for file in files for batch in file.batches) == 40
+    assert {await payer.status(name) for name in named} == {"PROCESSING"}
+    assert len(await payer.actions("payment-file.deliver")) == len(files)
+
+
+async def test_an_account_that_can_not_be_written_holds_the_instruction(
+    process: App, tenant: Client, simulator: SimulatorProcess, tmp_path: Path
+) -> None:
+    payer = await Payer.make(process, tenant, simulator, tmp_path / "outbox", rule(0, SEPA), bank=True)
+    swiss = bank_account("Ada Sample", "CH9300762011623852957")  # outside the EEA, so the payer's address is needed
+    [held] = await payer.instruct("Claim 1", account=swiss, country="CH", days=1)
+    [sound] = await payer.instruct("Claim 2", days=1)
+    async with payer.rail() as rail:
+        await work_off(payer.dispatcher(rail), payer)
+    assert (await payer.status(held), await payer.reasons(held)) == ("INCOMPLETE", ["DEBTOR_ADDRESS_IS_REQUIRED"])
+    assert await payer.status(sound) == "PROCESSING"
+
+
+async def test_a_folder_that_can_not_be_written_to_delays_the_file_only(
+    process: App, tenant: Client, simulator: SimulatorProcess, tmp_path: Path
+) -> None:
+    payer = await Payer.make(
+        process,
+        tenant,
+        simulator,
+        tmp_path / "outbox",
+        rule(0, SEPA, high=Decimal(1000)),
+        rule(1, SIMULATOR),
+        bank=True,
+    )
+    payer.outbox.write_text("a file where a folder should be")
+    [by_file] = await payer.instruct("Claim 1", days=1)
+    [silent] = await payer.instruct("SIM:ERROR-200", minor=200_000)
+    async with payer.rail() as rail:
+        assert (await payer.dispatcher(rail).round(payer.tenant)).files == []
+        assert [await payer.status(name) for name in (by_file, silent)] == ["PROCESSING", "UNCONFIRMED"]
+        assert await payer.attempts(by_file) == ["INTENDED"]
+        payer.outbox.unlink()
+        assert len((await payer.dispatcher(rail).round(payer.tenant)).files) == 1
+    assert await payer.attempts(by_file) == ["PROCESSING"]
+
+
+def test_a_file_is_written_once(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "file.xml"
+    write_once(path, b"content")
+    write_once(path, b"content")
+    assert path.read_bytes() == b"content"
+    with pytest.raises(Broken, match="holds something else"):
+        write_once(path, b"other")
+    assert path.read_bytes() == b"content"
+    assert path.parent.stat().st_mode & 0o777 == 0o700
+    assert list(path.parent.iterdir()) == [path]

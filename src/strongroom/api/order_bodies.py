@@ -302,7 +302,7 @@ def _amount_text(raw: bytes, failures: list[Failure], where: str) -> str | None:
     if not text:
         failures.append(Failure("AMOUNT_IS_REQUIRED", "amount is required.", _where(where, "amount")))
         return None
-    if len(text) > 64 or not _AMOUNT.fullmatch(text):
+    if not _AMOUNT.fullmatch(text):
         failures.append(
             Failure(
                 "AMOUNT_IS_INVALID",

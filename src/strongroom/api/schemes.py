@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from datetime import datetime
 from decimal import Decimal
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -133,6 +133,12 @@ class DraftRequest(msgspec.Struct, rename="camel"):
     rules: list[RuleRequest] = []
 
 
+class SchemeRequest(DraftRequest, rename="camel"):
+    """A scheme and its first draft. `schemeId` brings an id along that clients know from another platform."""
+
+    scheme_id: Annotated[str, msgspec.Meta(pattern="^[0-9A-F]{32}$")] | None = None
+
+
 class ExplainRequest(msgspec.Struct, rename="camel"):
     """A payment to be explained; the direction is the scheme's own when left out."""
 
@@ -149,7 +155,9 @@ def _routes(kind: SchemeKind, reads: Permission, writes: Permission) -> Sequence
         return Reply(200, SchemesBody([_scheme(scheme) for scheme in await schemes.list_schemes(op, kind)]))
 
     async def create_scheme(op: Operation, call: Call) -> Reply:
-        return Reply(200, _scheme(await schemes.create_scheme(op, kind, _read_draft(call))))
+        wanted = read_object(call.body).get("schemeId")
+        wanted_id = None if wanted is None else str(wanted)
+        return Reply(200, _scheme(await schemes.create_scheme(op, kind, _read_draft(call), wanted_id=wanted_id)))
 
     async def get_scheme(op: Operation, call: Call) -> Reply:
         return Reply(200, _scheme(await schemes.get_scheme(op, kind, call.path["schemeId"])))
@@ -220,7 +228,7 @@ def _routes(kind: SchemeKind, reads: Permission, writes: Permission) -> Sequence
     one, drafts = "/{schemeId}", "/{schemeId}/drafts"
     return (
         route("GET", "", f"The tenant's {kind} schemes", list_schemes, SchemesBody),
-        route("POST", "", f"Make a {kind} scheme with a first draft", create_scheme, SchemeBody, request=DraftRequest),
+        route("POST", "", f"Make a {kind} scheme with a first draft", create_scheme, SchemeBody, request=SchemeRequest),
         route("GET", one, "A scheme with its drafts", get_scheme, SchemeBody),
         route("DELETE", one, "Remove a scheme that nothing refers to", delete_scheme, None),
         route("GET", f"{one}/published", "The published draft", get_published, DraftBody),

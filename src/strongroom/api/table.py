@@ -14,6 +14,7 @@ from strongroom.api import (
     notifications,
     openapi,
     orders,
+    reconciliation,
     schemes,
     sign_in,
     tenants,
@@ -31,6 +32,7 @@ _ROUTES: Final[Sequence[Route]] = (
     *tenants.ROUTES,
     *keys.ROUTES,
     *accounts.ROUTES,
+    *reconciliation.ROUTES,
     *notifications.ROUTES,
 )
 ROUTES: Final[Sequence[Route]] = (*_ROUTES, openapi.document_route(_ROUTES))

@@ -11,15 +11,16 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 import structlog
 from rich.console import Console
 
 from strongroom.assembly import Installation, to_variables
+from strongroom.identity import Certificate
 from strongroom.kernel.config import Environment
-from strongroom.kernel.errors import Failure, Unavailable
+from strongroom.kernel.errors import Failure, StrongroomError, Unavailable
 from strongroom.kernel.telemetry import end_with_parent
 
 log = structlog.get_logger(__name__)
@@ -31,14 +32,24 @@ LONGEST_PAUSE_S: Final = 30.0
 """A part that dies again and again is started again after pauses that double, up to this."""
 STEADY_AFTER_S: Final = 60.0
 """A part that lived this long starts with the first pause again."""
+CERTIFICATES_EVERY_S: Final = 10.0
+"""How often it is looked whether a certificate is due for renewal, or was replaced."""
 _LOOK_EVERY_S: Final = 0.25
 
 
 class Part:
     """One child process: its command, and how it has fared."""
 
-    def __init__(self, name: str, command: Sequence[str], variables: dict[str, str]) -> None:
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str],
+        variables: Mapping[str, str],
+        certificate: Callable[[], Certificate] | None = None,
+    ) -> None:
         self.name = name
+        self._certificate = certificate
+        self._chain = b"" if certificate is None else certificate().chain.read_bytes()
         self._command = [sys.executable, "-P", *command]
         self._variables = variables
         self._process: subprocess.Popen[bytes] | None = None
@@ -68,6 +79,23 @@ class Part:
                 start_new_session=True,
                 preexec_fn=end_with_parent,  # noqa: PLW1509  # this process has one thread
             )
+
+    def look_after_certificate(self) -> None:
+        """Renew the certificate that it serves when that is due, and have it take up a new one.
+
+        The API takes it up without dropping a request (SIGHUP); another part ends, and is started again with it.
+        """
+        if self._certificate is None:
+            return
+        try:
+            chain = self._certificate().chain.read_bytes()
+        except (StrongroomError, OSError) as error:
+            log.warning("serve.certificate_unusable", part=self.name, error=str(error))
+            return
+        if chain != self._chain and self._process is not None:
+            self._chain = chain
+            self._process.send_signal(signal.SIGHUP)
+            log.info("serve.certificate_changed", part=self.name)
 
     def stop(self) -> None:
         """End it; kill it when it takes too long."""
@@ -112,9 +140,8 @@ class Supervisor:
     def _parts(self) -> Sequence[Part]:
         """The parts, in the order in which they are stopped."""
         installation, config = self._installation, self._installation.config
-        installation.certificate()
         parts = [
-            Part("api", ["-m", "strongroom.cli", "serve-api"], to_variables(config)),
+            Part("api", ["-m", "strongroom.cli", "serve-api"], to_variables(config), installation.certificate),
             Part("worker", ["-m", "strongroom.cli", "serve-worker"], to_variables(config)),
         ]
         if config.environment is Environment.SANDBOX:
@@ -128,12 +155,12 @@ class Supervisor:
                 "--secret-file", str(installation.simulator_secret_file()),
                 "--callback-ca", str(installation.ca_file),
             ]  # fmt: skip
-            parts.append(Part("simulator", command, {}))
+            parts.append(Part("simulator", command, {}, installation.simulator_certificate))
         return parts
 
     def _keep_up(self, parts: Sequence[Part]) -> None:
         deadline = time.monotonic() + START_TIMEOUT_S
-        announced = False
+        announced, certificates_due = False, time.monotonic() + CERTIFICATES_EVERY_S
         while not self._told_to_stop.is_set():
             self._look_after_database()
             for part in parts:
@@ -148,6 +175,10 @@ class Supervisor:
                             {"seconds": int(START_TIMEOUT_S)},
                         )
                     )
+            if time.monotonic() >= certificates_due:
+                certificates_due = time.monotonic() + CERTIFICATES_EVERY_S
+                for part in parts:
+                    part.look_after_certificate()
             self._told_to_stop.wait(_LOOK_EVERY_S)
 
     def _look_after_database(self) -> None:

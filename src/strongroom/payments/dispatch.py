@@ -3,8 +3,8 @@
 *Intend*: what is due is claimed and an attempt written under our own reference; committed. *Act*: the rail is asked,
 with no operation open. *Record*: its answer is written. A process that dies between the beats leaves an attempt that
 nobody answers for; once its claim has run out it is UNCONFIRMED, and the rail is asked by our reference what became of
-it. An attempt is repeated (under a new reference) only when the rail is certain that the old one moved nothing and never
-will.
+it. An attempt is repeated (under a new reference) only when the rail is certain that the old one moved nothing and
+never will.
 
 Files go the same way: the file's exact bytes are kept with the attempts, so that writing it again writes the same file.
 
@@ -173,19 +173,20 @@ class _Troubles:
 
     def learn(self, app_id: str, outcome: Outcome, now: datetime) -> None:
         """Take in what a submission came to."""
-        trouble = self._apps.setdefault(app_id, _Trouble())
         not_reached = outcome.kind is OutcomeKind.REFUSED and outcome.reason == NOT_SENT
-        trouble.silences += outcome.kind is OutcomeKind.UNCONFIRMED
-        if not_reached or trouble.silences >= (1 if self.on_trial(app_id) else SILENCES):
-            if self.rests(app_id, now):
-                return
+        if not not_reached and outcome.kind is not OutcomeKind.UNCONFIRMED:
+            self._apps.pop(app_id, None)
+            self.left.clear()
+            return
+        if self.rests(app_id, now):
+            return
+        trouble = self._apps.setdefault(app_id, _Trouble())
+        trouble.silences += 1
+        if not_reached or self.on_trial(app_id) or trouble.silences >= SILENCES:
             trouble.silences = 0
             trouble.rest = min(2 * trouble.rest or FIRST_REST, LONGEST_REST)
             trouble.rests_until = now + trouble.rest
             log.warning("dispatch.app_rests", app=app_id, reason=outcome.reason, seconds=trouble.rest.total_seconds())
-        elif outcome.kind is not OutcomeKind.UNCONFIRMED:
-            del self._apps[app_id]
-            self.left.clear()
 
 
 class Dispatcher:

@@ -31,6 +31,7 @@ from strongroom.rails.marketplace import find_app
 
 MAX_NAME_LENGTH: Final = 100
 MAX_CODE_LENGTH: Final = 50
+_SCHEME_ID: Final = re.compile("[0-9A-F]{32}", re.ASCII)
 MAX_RULES: Final = 100
 MAX_APPS_IN_RULE: Final = 20
 MAX_PRIORITY: Final = 1_000_000
@@ -83,14 +84,25 @@ class Scheme:
     drafts: tuple[Draft, ...]
 
 
-async def create_scheme(op: Operation, kind: SchemeKind, new: NewDraft) -> Scheme:
-    """A new scheme with one draft, not published.
+async def create_scheme(op: Operation, kind: SchemeKind, new: NewDraft, *, wanted_id: str | None = None) -> Scheme:
+    """A new scheme with one draft, not published. `wanted_id` keeps the id that clients know from another platform.
 
-    Raises errors.Invalid (see `create_draft`) and errors.AlreadyExists (`SCHEME_NAME_ALREADY_EXISTS`).
+    Raises errors.Invalid (`SCHEME_ID_IS_INVALID`; see `create_draft`) and errors.AlreadyExists
+    (`SCHEME_ALREADY_EXISTS`, `SCHEME_NAME_ALREADY_EXISTS`).
     """
     require(op, _WRITE[kind])
+    if wanted_id is not None and not _SCHEME_ID.fullmatch(wanted_id):
+        raise Invalid(
+            Failure(
+                "SCHEME_ID_IS_INVALID", "schemeId has 32 upper-case hexadecimal digits; leave it out to get a new one."
+            )
+        )
     await lock_configuration(op)
-    scheme_id = new_scheme_id()
+    scheme_id = new_scheme_id() if wanted_id is None else SchemeId(wanted_id)
+    if await op.row("select from schemes where scheme_id = %s", scheme_id) is not None:
+        raise AlreadyExists(
+            Failure("SCHEME_ALREADY_EXISTS", "The tenant has a scheme {schemeId} already.", {"schemeId": scheme_id})
+        )
     await _check(op, kind, scheme_id, new)
     await op.run(
         "insert into schemes (tenant_id, scheme_id, kind, created_at) values (%s, %s, %s, %s)",

@@ -86,6 +86,10 @@ class Findings:
             self.breaches.append(breach() if callable(breach) else breach)
         return kept
 
+    def breach(self, what: str) -> None:
+        """Something that is wrong."""
+        self.expect(False, what)  # noqa: FBT003  its very meaning
+
     def figure(self, text: str) -> Figure:
         """The check's result: `text` when all is well, else what was found."""
         if not self.breaches:

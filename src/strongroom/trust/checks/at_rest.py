@@ -112,7 +112,7 @@ async def check_at_rest(bench: Workbench) -> Figure:
     for search in searches:
         findings.expect(search.saw_everything, f"the search of {search.place} did not see what it has to see")
         for found in search.found:
-            findings.expect(False, f"found in clear: {found}")
+            findings.breach(f"found in clear: {found}")
     size = sum(search.size for search in searches)
     volume = f"{size / _GIB:.2f} GiB" if size >= _GIB else f"{size / _MIB:.0f} MiB"
     places = ", ".join(search.place for search in searches)

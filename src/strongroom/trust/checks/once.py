@@ -116,7 +116,7 @@ async def check_once(bench: Workbench, *, rail: Rail = lambda provider: provider
         executed = Counter(line.money.decimal for line in lines)
         twice = [item for item in sent if executed[item.amount] > 1]
         for item in twice:
-            findings.expect(False, f"SIM:{item.word or 'none'} was executed {executed[item.amount]} times")
+            findings.breach(f"SIM:{item.word or 'none'} was executed {executed[item.amount]} times")
         for item in sent:
             status, attempt = await tenant.look(item)
             findings.expect(status in _ENDS, f"SIM:{item.word or 'none'} is still {status}")

@@ -49,9 +49,17 @@ _SEALED: Final[Mapping[str, str]] = {
 _UNCOUNTED: Final = frozenset({"audit_entries", "nonces"})
 """Tables that reads and sign-ins write to, so that they change although nothing was got at."""
 _REFUSED: Final = frozenset({400, 403, 404})
+_NOT_FURNISHED: Final = frozenset({"GET /v1/schemes/collect/{schemeId}/published"})
+"""What even the owner has not got: production has no app yet that collects, so no collect scheme can be published."""
 _NEVER_SHARED: Final = ("jobId", "schemeId", "draftId", "id", "financialInstrumentId", "transactionId", "tenantId", "publicKey")
 """Path parameters that are ids: somebody else's is never anything of one's own."""
 _FAR_OFF: Final = "2099-12-31"
+_IBAN: Final = "DE89370400440532013000"
+"""The published example."""
+_BANK: Final = {
+    "holder": "Ada Sample", "iban": _IBAN, "bic": "COBADEFFXXX", "street": "Hauptstrasse", "building": "1",
+    "postCode": "60311", "town": "Frankfurt am Main", "country": "DE",
+}  # fmt: skip
 _ORDERS: Final = "/v1/order-management"
 
 
@@ -133,6 +141,7 @@ async def _furnish(bench: Workbench, scene: Stage) -> _Belongings:
     order, customer = "prove-order", "prove-customer"
     rules = [{"apps": [{"appId": SEPA_CREDIT_TRANSFER}], "currencies": ["EUR"]}]
     await caller.done("POST", f"/v1/marketplace/apps/{SEPA_CREDIT_TRANSFER}/install")
+    await caller.done("POST", f"/v1/apps/installed/{SEPA_CREDIT_TRANSFER}/configuration", _BANK)
     schemes = {}
     for kind, draft in (
         ("payout", {"name": word, "rules": rules}),
@@ -142,7 +151,7 @@ async def _furnish(bench: Workbench, scene: Stage) -> _Belongings:
         schemes[kind] = (made["schemeId"], made["drafts"][0]["draftId"])
     scheme_id, draft_id = schemes["payout"]
     await caller.done("POST", f"/v1/schemes/payout/{scheme_id}/drafts/{draft_id}/publish")
-    account = {"type": "BANK_ACCOUNT", "accountHolderName": word, "iban": "DE89370400440532013000"}
+    account = {"type": "BANK_ACCOUNT", "accountHolderName": word, "iban": _IBAN}
     instrument = await caller.done("POST", f"/v1/customer-vault/{customer}/financial-instrument", account)
     whole = {
         "orderRef": order,
@@ -272,7 +281,7 @@ async def _walk_routes(findings: Findings, bench: Workbench, scene: Stage, belon
         if "{" in endpoint.path or endpoint.method == "GET":
             answer = await stranger.send(endpoint.method, path, body)
             _check_answer(findings, endpoint, path, answer, belongings)
-        if endpoint.method == "GET":
+        if endpoint.method == "GET" and str(endpoint) not in _NOT_FURNISHED:
             answer = await rightful.send("GET", path)
             findings.expect(answer.status == 200, f"{endpoint} answers {answer.status} to the owner: nothing is shown")
     await _try_to_borrow(findings, tenant, belongings)
@@ -328,7 +337,7 @@ def _body(endpoint: Endpoint) -> Mapping[str, Any] | None:
     return {
         "instruction": _instruction("prove-new", "prove-2", None, None, {}),
         "financial-instrument": {
-            "type": "BANK_ACCOUNT", "accountHolderName": "Ada Sample", "iban": "DE89370400440532013000",
+            "type": "BANK_ACCOUNT", "accountHolderName": "Ada Sample", "iban": _IBAN,
             "financialInstrumentId": None,
         },
         "explain": {"currency": "EUR", "country": "DE", "amount": "1.00"},
@@ -392,21 +401,24 @@ async def _walk_tables(findings: Findings, bench: Workbench, scene: Stage) -> in
 async def _try_table(findings: Findings, op: Operation, table: _Table, owner: Seat, sample: str) -> None:
     name, column, theirs = sql.Identifier(table.name), sql.Identifier(table.column), list(table.belongs_to(owner))
     owned = sql.SQL("{} = any(%s)").format(column)
-    attempts = {
-        "seen": (sql.SQL("select from {} where {}").format(name, owned), theirs),
-        "changed": (sql.SQL("update {} set {} = {} where {}").format(name, column, column, owned), theirs),
-        "removed": (sql.SQL("delete from {} where {}").format(name, owned), theirs),
-        "added": (sql.SQL("insert into {0} overriding system value select (row).* from (select %s::{0} as row) s").format(name), sample),
-        "taken away": (sql.SQL("update {} set {} = %s").format(name, column), theirs[0]),
-    }  # fmt: skip
-    for what, (statement, parameter) in attempts.items():
+    add = sql.SQL("insert into {0} overriding system value select (row).* from (select %s::{0} as row) s").format(name)
+    attempts = (
+        ("seen", sql.SQL("select from {} where {}").format(name, owned), theirs),
+        ("changed", sql.SQL("update {} set {} = {} where {}").format(name, column, column, owned), theirs),
+        ("removed", sql.SQL("delete from {} where {}").format(name, owned), theirs),
+        ("added", add, sample),
+        ("made of one's own", sql.SQL("update {} set {} = %s").format(name, column), theirs[0]),
+    )
+    for what, statement, parameter in attempts:
+        touched = 0
         try:
             async with op.connection.transaction(force_rollback=True):
-                cursor = await op.connection.execute(statement, (parameter,))
-                # Rows of one's own may be there to be given away; that they weren't is what counts.
-                touched = cursor.rowcount
+                touched = (await op.connection.execute(statement, (parameter,))).rowcount
         except psycopg.errors.InsufficientPrivilege:
-            touched = 0
+            pass  # the right answer: by row-level security, or because nobody may
+        except psycopg.errors.UniqueViolation:
+            # An insert that gets as far as this was let through; a row can't be renamed to one that is there.
+            touched = int(what == "added")
         findings.expect(touched == 0, f"{table.name}: {touched} rows of another tenant can be {what}")
 
 
@@ -421,7 +433,7 @@ async def _check_envelopes(findings: Findings, bench: Workbench, scene: Stage) -
             )
             row = await cursor.fetchone()
             if row is None:
-                findings.expect(False, f"{table} has no envelope to carry over")
+                findings.breach(f"{table} has no envelope to carry over")
                 continue
             op.cipher.open(table, "sealed", row[0].bytes, row[1])
             found[table] = (row[0], row[1])
@@ -440,7 +452,7 @@ async def _check_envelopes(findings: Findings, bench: Workbench, scene: Stage) -
                 op.cipher.open(table, "sealed", row_id.bytes, sealed)
             except Broken:
                 continue
-            findings.expect(False, f"an envelope of {table}.sealed opens in another tenant")
+            findings.breach(f"an envelope of {table}.sealed opens in another tenant")
     return len(found)
 
 

@@ -79,7 +79,7 @@ async def _check_folders(findings: Findings, bench: Workbench, other: Workbench)
         except ClaimRefused as refused:
             findings.expect(refused.code == "OTHER_ENVIRONMENT", f"a folder is refused as {refused.code}")
         else:
-            findings.expect(False, f"a {mine.config.environment} folder can be started as {environment}")
+            findings.breach(f"a {mine.config.environment} folder can be started as {environment}")
     same = bench.admin_url.reveal() == other.admin_url.reveal()
     findings.expect(not same, "both environments use one database server with one password")
 
