@@ -37,7 +37,9 @@ def work(
 ) -> None:
     """Carry out what is due until told to stop. `serve` runs one of these; more may run beside it."""
     from strongroom.assembly import Installation
+    from strongroom.kernel.telemetry import configure_logs
 
+    configure_logs()
     config = config_for(data_dir, environment, database, port=port, simulator_port=simulator_port)
     installation = Installation(config)
     installation.start()
@@ -52,28 +54,31 @@ def serve_worker() -> None:
     import os
 
     from strongroom.assembly import Installation, from_variables
+    from strongroom.kernel.telemetry import configure_logs
 
+    configure_logs()
     _run(Installation(from_variables(os.environ)).app())
 
 
 def _run(app: App) -> None:
     import uvloop
 
-    from strongroom.kernel.telemetry import configure_logs
-
-    configure_logs()
     uvloop.run(_work(app))
 
 
 async def _work(app: App) -> None:
     """Work until SIGTERM or SIGINT; what is under way is finished first."""
+    import structlog
+
     from strongroom.payments.dispatch import run_forever
 
+    log = structlog.get_logger(__name__)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, stop.set)
     await app.open()
+    log.info("work.started", environment=app.config.environment.value)
     try:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(run_forever(app.dispatcher, app.config.regions, stop, PAUSE_S))
@@ -81,6 +86,7 @@ async def _work(app: App) -> None:
             tasks.create_task(_every(HOUSEKEEPING_EVERY_S, stop, "housekeeping", lambda: _forget(app)))
     finally:
         await app.close()
+    log.info("work.stopped")
 
 
 async def _every(pause_s: float, stop: asyncio.Event, name: str, turn: Callable[[], Awaitable[None]]) -> None:

@@ -9,14 +9,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
+import psutil
 from granian.constants import Interfaces, SSLProtocols
 from granian.server.embed import Server
 
@@ -38,6 +41,29 @@ _ANYWHERE: Final = frozenset({"0.0.0.0", "::", ""})  # noqa: S104  not bound her
 
 Make = Callable[[Config], Installation]
 """How an installation is made from its settings."""
+
+
+def find_served(installation: Installation) -> Installation | None:
+    """The installation as it is being served right now, or None.
+
+    `strongroom serve` writes `serve.json` into the data directory: `url` and `simulator` (addresses, the latter null in
+    production) and `pids`. A file whose processes are gone is left over from a crash, and means nothing.
+    """
+    try:
+        told = json.loads((installation.config.data_dir / "serve.json").read_text())
+        api, simulator = urlsplit(told["url"]), urlsplit(told["simulator"] or "")
+        alive = all(psutil.pid_exists(pid) for pid in told["pids"])
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None
+    if not alive or api.hostname is None or api.port is None:
+        return None
+    config = dataclasses.replace(
+        installation.config,
+        host=api.hostname,
+        port=api.port,
+        simulator_port=simulator.port or installation.config.simulator_port,
+    )
+    return Installation(config)
 
 
 @asynccontextmanager
@@ -78,10 +104,12 @@ async def attached(app: App) -> AsyncIterator[Workbench]:
 @asynccontextmanager
 async def served_here(installation: Installation) -> AsyncIterator[Workbench]:
     """A workbench for a started installation whose API is served by this process, on a free port, while it lasts."""
-    ports = {"port": choose_port(_LOOPBACK, 0)}
-    if installation.config.environment is Environment.SANDBOX:
-        ports["simulator_port"] = choose_port(_LOOPBACK, 0)
-    config = dataclasses.replace(installation.config, host=_LOOPBACK, **ports)  # type: ignore[arg-type]  # ports only
+    config = dataclasses.replace(
+        installation.config,
+        host=_LOOPBACK,
+        port=choose_port(_LOOPBACK, 0),
+        simulator_port=choose_port(_LOOPBACK, 0),
+    )
     here = type(installation)(config)
     app = here.app(connections=4)
     await app.open()
@@ -100,16 +128,24 @@ async def throw_away(
     environment: Environment, regions: tuple[str, ...], make: Make = Installation
 ) -> AsyncIterator[Workbench]:
     """A new installation of its own, with its own embedded database, running; gone afterwards."""
-    with tempfile.TemporaryDirectory(prefix="strongroom-prove-", ignore_cleanup_errors=True) as folder:
-        Path(folder).chmod(0o711)  # noqa: S103  the database's own user passes through; nothing can be listed
-        config = Config(data_dir=Path(folder) / environment.value, environment=environment, regions=regions)
-        installation = make(config)
+    with _public_folder() as folder:
+        installation = make(Config(data_dir=folder / environment.value, environment=environment, regions=regions))
         await asyncio.to_thread(installation.start)
         try:
             async with served_here(installation) as bench:
                 yield bench
         finally:
             await asyncio.to_thread(installation.stop)
+
+
+@contextlib.contextmanager
+def _public_folder() -> Iterator[Path]:
+    """A temporary folder that every user can pass through and nobody can list: the database may run as a user of its
+    own."""
+    with tempfile.TemporaryDirectory(prefix="strongroom-prove-", ignore_cleanup_errors=True) as name:
+        folder = Path(name)
+        folder.chmod(0o711)
+        yield folder
 
 
 @asynccontextmanager
@@ -140,8 +176,18 @@ async def listening(application: Any, port: int, certificate: Certificate) -> As
 
 @asynccontextmanager
 async def _simulator(installation: Installation) -> AsyncIterator[None]:
+    process = _start_simulator(installation)
+    try:
+        await _wait_for(installation.config.simulator_port, lambda: process.poll() is None, "simulator")
+        yield
+    finally:
+        process.terminate()
+        await asyncio.to_thread(process.wait)
+
+
+def _start_simulator(installation: Installation) -> subprocess.Popen[bytes]:
     config, certificate = installation.config, installation.simulator_certificate()
-    process = subprocess.Popen(
+    return subprocess.Popen(
         [
             sys.executable, "-P", "-m", "strongroom.rails.simulator",
             "--data", str(config.data_dir / "simulator"),
@@ -156,12 +202,6 @@ async def _simulator(installation: Installation) -> AsyncIterator[None]:
         stderr=subprocess.DEVNULL,
         preexec_fn=end_with_parent,  # noqa: PLW1509  nothing is done in the child but one system call
     )  # fmt: skip
-    try:
-        await _wait_for(config.simulator_port, lambda: process.poll() is None, "simulator")
-        yield
-    finally:
-        process.terminate()
-        await asyncio.to_thread(process.wait)
 
 
 async def _wait_for(port: int, is_alive: Callable[[], bool], what: str) -> None:

@@ -22,6 +22,8 @@ from strongroom.payments.schemes import find_published
 from strongroom.rails.contract import Direction
 
 NO_DEFAULTS: Final[Defaults] = Defaults()
+ASK_FROM: Final = 100
+"""From so many customers on, asking which of them are there costs less than sealing all of them."""
 
 
 class InstructionRow(msgspec.Struct, gc=False):
@@ -286,7 +288,7 @@ async def insert_orders(
     `customers`: customer id → (the order that brings it, its reference). Nothing of an order that exists is written.
     """
     parameters = {
-        **_instruction_parameters(op, rows, customers),
+        **_instruction_parameters(op, rows, await _to_be_made(op, customers)),
         **parameters_of(op),
         "order": pack_uuids([order.order_id for order in orders]),
         "order_sealed": pack_bytes([order.sealed for order in orders]),
@@ -309,11 +311,24 @@ async def add_instructions(
 ) -> set[bytes]:
     """Write instructions, making orders `(id, sealed)` that aren't there; returns the ids of those that were new."""
     parameters = {
-        **_instruction_parameters(op, rows, customers),
+        **_instruction_parameters(op, rows, await _to_be_made(op, customers)),
         "order": pack_uuids([order_id for order_id, _ in orders]),
         "order_sealed": pack_bytes([sealed for _, sealed in orders]),
     }
     return {row[0].bytes for row in await op.rows_named(_ADD_INSTRUCTIONS, parameters)}
+
+
+async def _to_be_made(op: Operation, customers: Mapping[bytes, tuple[bytes, str]]) -> Mapping[bytes, tuple[bytes, str]]:
+    """The customers that may have to be made: all of a few, and of many those that aren't there."""
+    if len(customers) < ASK_FROM:
+        return customers
+    rows = await op.rows(
+        "select id from unnest(%s) as t(id) where not exists "
+        "(select from customers where tenant_id = %s and customer_id = t.id and status = 'ACTIVE')",
+        pack_uuids(list(customers)),
+        op.tenant,
+    )
+    return {row[0].bytes: customers[row[0].bytes] for row in rows}
 
 
 def _instruction_parameters(
