@@ -18,7 +18,7 @@ from bench.target import Target
 
 CONNECTIONS = 2
 UPLOAD_LINES = 25_000
-"""An upload's lines. They are made before the clock runs, so this bounds the memory that they take."""
+"""An upload's instructions. They are made before the clock runs, so this bounds the memory that they take."""
 _BLOCK_LINES = 128
 
 
@@ -36,8 +36,10 @@ class Filled:
         return self.instructions / self.seconds
 
 
-def fill(target: Target, *, run: str, count: int) -> Filled:
-    """Store `count` orders of one instruction, over two connections; time counts while uploads are under way.
+def fill(target: Target, *, run: str, count: int, per_order: int = 1) -> Filled:
+    """Store `count` instructions, `per_order` in each order, over two connections.
+
+    Time counts while uploads are under way.
 
     Raises:
         BenchError: an upload was refused, or one of its lines.
@@ -46,9 +48,10 @@ def fill(target: Target, *, run: str, count: int) -> Filled:
     with ExitStack() as stack:
         connections = [stack.enter_context(target.connection()) for _ in range(CONNECTIONS)]
         threads = stack.enter_context(ThreadPoolExecutor(CONNECTIONS))
-        for first in range(1, count + 1, CONNECTIONS * UPLOAD_LINES):
-            numbers = range(first, min(first + CONNECTIONS * UPLOAD_LINES, count + 1))
-            shares = [_blocks(run, numbers[turn::CONNECTIONS]) for turn in range(CONNECTIONS)]
+        orders, at_once = count // per_order, CONNECTIONS * UPLOAD_LINES // per_order
+        for first in range(1, orders + 1, at_once):
+            numbers = range(first, min(first + at_once, orders + 1))
+            shares = [_blocks(run, numbers[turn::CONNECTIONS], per_order) for turn in range(CONNECTIONS)]
             headers = {**target.authorise(), "Content-Type": "application/x-ndjson"}
             with bill.running():
                 began = time.monotonic()
@@ -59,9 +62,9 @@ def fill(target: Target, *, run: str, count: int) -> Filled:
     return Filled(instructions=count, seconds=seconds, cpu_us=bill.microseconds_each(count))
 
 
-def _blocks(run: str, numbers: range) -> list[bytes]:
-    lines = workload.lines(run, numbers)
-    return list(iter(lambda: b"".join(islice(lines, _BLOCK_LINES)), b""))
+def _blocks(run: str, numbers: range, per_order: int) -> list[bytes]:
+    lines = workload.lines(run, numbers, per_order)
+    return list(iter(lambda: b"".join(islice(lines, max(1, _BLOCK_LINES // per_order))), b""))
 
 
 def _upload(connection: http.client.HTTPSConnection, headers: Mapping[str, str], blocks: Iterable[bytes]) -> int:

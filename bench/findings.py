@@ -29,10 +29,13 @@ class Plan:
     seconds: int
     few: int
     many: int
+    bulk: int
 
 
-FULL = Plan(label="", seconds=10, few=10_000, many=1_000_000)
-QUICK = Plan(label=" (quick)", seconds=5, few=1_000, many=20_000)
+PER_ORDER = 100
+"""Instructions in an order of the bulk row, as a batch of claims would be sent."""
+FULL = Plan(label="", seconds=10, few=10_000, many=1_000_000, bulk=200_000)
+QUICK = Plan(label=" (quick)", seconds=5, few=1_000, many=20_000, bulk=20_000)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +47,7 @@ class Findings:
     ordinary: Run
     created: Mapping[int, Run]
     at_half_load: Run
+    batches: Filled
     bulk: Filled
     rate_with_few: float
     rate_with_many: float
@@ -76,6 +80,8 @@ def take(plan: Plan, folder: Path, *, say: Callable[[str], None]) -> Findings:
         at_half_load = creating(new, "half-load", FEW_CONNECTIONS, rate=half)
         if at_half_load.load.rate < HELD * half:
             raise BenchError(f"half the load, {half:,.0f} orders/s, was set and not reached; is the machine busy?")
+        batches = fill(new, run="batches", count=plan.bulk, per_order=PER_ORDER)
+        say(f"bulk, orders of {PER_ORDER}: {batches.rate:,.0f} instructions/s")
         memory = [resident_mib(process) for process in new.parts()["api"]]
 
     with start_strongroom(folder / "few") as few, start_strongroom(folder / "many") as many:
@@ -99,6 +105,7 @@ def take(plan: Plan, folder: Path, *, say: Callable[[str], None]) -> Findings:
         ordinary=ordinary,
         created=created,
         at_half_load=at_half_load,
+        batches=batches,
         bulk=bulk,
         rate_with_few=mean(few_run.load.rate for few_run, _ in turns),
         rate_with_many=mean(many_run.load.rate for _, many_run in turns),

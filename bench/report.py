@@ -12,7 +12,7 @@ from typing import Literal
 from rich.console import Console
 from rich.table import Table
 
-from bench.findings import FEW_CONNECTIONS, MANY_CONNECTIONS, Findings, Plan
+from bench.findings import FEW_CONNECTIONS, MANY_CONNECTIONS, PER_ORDER, Findings, Plan
 
 _VERDICTS = {True: "[green]met[/]", False: "[red]not met[/]", None: ""}
 
@@ -75,7 +75,8 @@ def rows(found: Findings, plan: Plan) -> list[Row]:
         plain("floor: pgbench, after", found.floor_after, "/s"),
         orders(f"create order, {FEW_CONNECTIONS} connections", few.rate, least=0.20),
         orders(f"create order, {MANY_CONNECTIONS} connections", many.rate, least=0.30),
-        orders("bulk, instructions", found.bulk.rate, least=2.0),
+        orders(f"bulk, instructions, in orders of {PER_ORDER}", found.batches.rate, least=2.0),
+        orders("bulk, instructions, each an order of its own", found.bulk.rate),
         plain(f"create order, half the load ({half.rate:,.0f}/s): p99", half.p99_ms, "ms", most=25),
         orders(
             f"create order, {plan.many:,} stored (floor: {plan.few:,} stored)",
@@ -145,7 +146,8 @@ def print_costs(found: Findings, console: Console) -> None:
 def _by_row(found: Findings) -> dict[str, Mapping[str, float]]:
     return {
         **{f"create order, {connections} connections": run.cpu_us for connections, run in found.created.items()},
-        "bulk": found.bulk.cpu_us,
+        f"bulk, orders of {PER_ORDER}": found.batches.cpu_us,
+        "bulk, an order each": found.bulk.cpu_us,
         f"the ordinary way, {FEW_CONNECTIONS} connections": found.ordinary.cpu_us,
     }
 

@@ -14,22 +14,28 @@ ORDER_MARK = "@order@"
 CUSTOMER_MARK = "@customer@"
 
 
-def template() -> str:
-    """The order as JSON, with marks where its reference and its customer go; `load.lua` fills them in likewise."""
+def template(per_order: int = 1) -> str:
+    """The order as JSON, with marks where its reference and its customers go; `load.lua` fills them in likewise.
+
+    With more than one instruction, the marks of their customers carry their number.
+    """
     settled_by = (datetime.now(UTC) + timedelta(days=30)).date().isoformat()
-    instruction = {
-        "instructionRef": f"{ORDER_MARK}-1",
-        "customerRef": CUSTOMER_MARK,
-        "direction": "CREDIT",
-        "amount": "200.00",
-        "currency": "EUR",
-        "country": "DE",
-        "settledByDate": settled_by,
-        "metadata": {"claimNumber": "CL-2026-004711", "policyNumber": "HH-88-120-553"},
-    }
+    instructions = [
+        {
+            "instructionRef": f"{ORDER_MARK}-{number}",
+            "customerRef": CUSTOMER_MARK if per_order == 1 else f"{CUSTOMER_MARK}{number}@",
+            "direction": "CREDIT",
+            "amount": "200.00",
+            "currency": "EUR",
+            "country": "DE",
+            "settledByDate": settled_by,
+            "metadata": {"claimNumber": "CL-2026-004711", "policyNumber": "HH-88-120-553"},
+        }
+        for number in range(1, per_order + 1)
+    ]
     order = {
         "orderRef": ORDER_MARK,
-        "instructions": [instruction],
+        "instructions": instructions,
         "metadata": {"branch": "Hamburg", "lineOfBusiness": "Household"},
     }
     return json.dumps(order, separators=(",", ":"))
@@ -45,9 +51,12 @@ def customer_ref(number: int) -> str:
     return f"customer-{number % CUSTOMERS}"
 
 
-def lines(run: str, numbers: range) -> Iterator[bytes]:
+def lines(run: str, numbers: range, per_order: int = 1) -> Iterator[bytes]:
     """The run's orders as NDJSON, one line each."""
-    text = template() + "\n"
+    text = template(per_order) + "\n"
     for number in numbers:
-        filled = text.replace(ORDER_MARK, order_ref(run, number)).replace(CUSTOMER_MARK, customer_ref(number))
+        filled = text.replace(ORDER_MARK, order_ref(run, number))
+        for position in range(1, per_order + 1):
+            mark = CUSTOMER_MARK if per_order == 1 else f"{CUSTOMER_MARK}{position}@"
+            filled = filled.replace(mark, customer_ref(number * per_order + position))
         yield filled.encode()

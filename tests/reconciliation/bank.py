@@ -10,12 +10,15 @@ from pathlib import Path
 from uuid import UUID
 
 from strongroom.assembly import App
+from strongroom.database import pack_bytes, pack_uuids
 from strongroom.kernel.ids import new_uuid
 from strongroom.payments import apps, schemes
 from strongroom.payments.contents import NewInstruction, NewOrder, decode_instruction
 from strongroom.payments.dispatch import Dispatcher
+from strongroom.payments.instructions import TransactionContent
 from strongroom.payments.instruments import NewBankAccount, add_many
 from strongroom.payments.orders import create_orders
+from strongroom.payments.transactions import seal_content
 from strongroom.rails.bank.simulator import Behaviour, answer_outbox
 from strongroom.reconciliation import Imported, ImportResult, import_inbox, import_report, read_report
 from strongroom.reconciliation.breaks import CurrencySummary, summarise
@@ -105,6 +108,42 @@ class BankWorld(World):
         assert len(made) == len(payments)
         by_amount = {paid.minor: paid for paid in made}
         return [by_amount[minor] for _, minor in payments] if len(by_amount) == len(payments) else made
+
+    async def hand_over(self, *payments: tuple[str, int]) -> list[Paid]:
+        """As `pay`, for thousands: their rows are written as after a dispatch, without a file's content."""
+        await self.instruct(*payments)
+        file_id = new_uuid()
+        async with self.operation() as op:
+            rows = await op.rows(
+                "update instructions set status = 'PROCESSING' where tenant_id = %s and status = 'READY' "
+                "returning order_id, instruction_id",
+                self.tenant,
+            )
+            ids = [new_uuid() for _ in rows]
+            await op.run(
+                "insert into payment_files (tenant_id, file_id, app_id, status, sealed, created_at, updated_at) "
+                "values (%s, %s, %s, 'DELIVERED', '', %s, %s)",
+                self.tenant,
+                file_id,
+                SEPA,
+                op.now,
+                op.now,
+            )
+            await op.run(
+                "insert into transactions (tenant_id, transaction_id, order_id, instruction_id, app_id, file_id, status, "
+                "sealed, created_at, updated_at) select %s, t, o, i, %s, %s, 'PROCESSING', s, %s, %s "
+                "from unnest(%s, %s, %s, %s) as n(t, o, i, s)",
+                self.tenant,
+                SEPA,
+                file_id,
+                op.now,
+                op.now,
+                pack_uuids([transaction_id.bytes for transaction_id in ids]),
+                pack_uuids([row[0].bytes for row in rows]),
+                pack_uuids([row[1].bytes for row in rows]),
+                pack_bytes([seal_content(op, transaction_id, TransactionContent()) for transaction_id in ids]),
+            )
+        return await self.paid()
 
     async def paid(self) -> list[Paid]:
         async with self.operation() as op:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
-from strongroom.assembly import App
+from strongroom.reconciliation import MAX_REPORT_BYTES
 from tests.fixtures.platform import Client
 from tests.reconciliation.bank import FOREIGN, BankWorld, Paid, entry, execution, file_of, part, statement
 
@@ -18,11 +16,6 @@ XML = {"content-type": "application/xml"}
 async def paid(bank: BankWorld) -> Paid:
     [made] = await bank.pay(("Ada Lovelace", 5_000))
     return made
-
-
-@pytest.fixture
-async def bank(app: App, tenant: Client, tmp_path: Path) -> BankWorld:
-    return await BankWorld.open(app, tenant, tmp_path)
 
 
 def code(answer: object) -> str:
@@ -130,11 +123,8 @@ async def test_reports_that_cannot_be_taken_in_are_refused(tenant: Client, bank:
     assert await bank.stored() == (0, 0)
 
 
-async def test_a_report_over_the_limit_is_refused(
-    tenant: Client, bank: BankWorld, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("strongroom.api.reconciliation.MAX_REPORT_BYTES", 1_000)
-    answer = await tenant.post(REPORTS, content=b"<" * 1_001, headers=XML)
+async def test_a_report_over_the_limit_is_refused(tenant: Client) -> None:
+    answer = await tenant.post(REPORTS, content=b"<" * (MAX_REPORT_BYTES + 1), headers=XML)
     assert (answer.status_code, code(answer)) == (413, "REQUEST_TOO_LARGE")
 
 

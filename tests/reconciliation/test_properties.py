@@ -103,7 +103,7 @@ def total(lines: Sequence[Line]) -> int:
     return sum(line.money.minor for line in lines)
 
 
-@settings(max_examples=400)
+@settings(max_examples=150)
 @given(known=payments(), written=st.lists(booked(), max_size=8))
 def test_every_statement_is_accounted_for_to_the_cent(known: dict[str, Known], written: list[Written]) -> None:
     found = read(written)
@@ -128,7 +128,7 @@ def test_every_statement_is_accounted_for_to_the_cent(known: dict[str, Known], w
         assert line.money == Money(sign * transaction.money.minor, "EUR")
 
 
-@settings(max_examples=200)
+@settings(max_examples=80)
 @given(known=payments(), written=st.lists(booked(), max_size=8))
 def test_what_a_line_newly_says_always_moves_its_transaction(known: dict[str, Known], written: list[Written]) -> None:
     status = {transaction.transaction_id: transaction.status for transaction in known.values()}
@@ -140,7 +140,7 @@ def test_what_a_line_newly_says_always_moves_its_transaction(known: dict[str, Kn
             status[line.transaction_id] = taken.transaction
 
 
-@settings(max_examples=200)
+@settings(max_examples=80)
 @given(known=payments(), written=st.lists(booked(), max_size=8))
 def test_only_what_is_named_decides(known: dict[str, Known], written: list[Written]) -> None:
     """Payments that no entry names, nor any batch it names, change nothing by being known."""

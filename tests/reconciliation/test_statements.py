@@ -433,7 +433,7 @@ async def test_many_outcomes_at_once_are_as_one_after_another(bank: BankWorld) -
 
 async def test_ten_thousand_entries_take_less_than_ten_seconds(bank: BankWorld) -> None:
     count = 10_000
-    payments = await bank.pay(*(("Ada Lovelace", minor) for minor in range(1, count + 1)))
+    payments = await bank.hand_over(*(("Ada Lovelace", minor) for minor in range(1, count + 1)))
     document = statement(*(execution(paid) for paid in payments), opening=10**12)
 
     began = time.monotonic()

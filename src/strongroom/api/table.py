@@ -18,6 +18,7 @@ from strongroom.api import (
     schemes,
     sign_in,
     tenants,
+    trust,
 )
 from strongroom.api.routing import Route
 
@@ -34,5 +35,6 @@ _ROUTES: Final[Sequence[Route]] = (
     *accounts.ROUTES,
     *reconciliation.ROUTES,
     *notifications.ROUTES,
+    *trust.ROUTES,
 )
 ROUTES: Final[Sequence[Route]] = (*_ROUTES, openapi.document_route(_ROUTES))

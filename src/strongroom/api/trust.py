@@ -52,7 +52,9 @@ def public_figure(verdict: Verdict) -> str:
 def render(verdicts: Sequence[Verdict], now: datetime, environment: str) -> str:
     """The page."""
     promises = {promise.id: promise for promise in PROMISES}
-    groups = "".join(_group(group, [verdict for verdict in verdicts if promises[verdict.id].group is group], now) for group in Group)
+    groups = "".join(
+        _group(group, [verdict for verdict in verdicts if promises[verdict.id].group is group], now) for group in Group
+    )
     counts = {colour: sum(verdict.colour is colour for verdict in verdicts) for colour in Colour}
     tally = "".join(
         f'<li class="{colour.value}"><b>{count}</b> {_SAID[colour]}</li>' for colour, count in counts.items()
@@ -103,7 +105,7 @@ def _row(promise: Promise, verdict: Verdict, now: datetime) -> str:
         when = f' <time datetime="{stamp}" title="{stamp}">checked {describe_age(age)} ago</time>'
     figure = "" if age is None else f'<p class="figure">{escape(public_figure(verdict))}{when}</p>\n'
     return f"""<li class="{verdict.colour.value}" id="{promise.id}">
-<p class="promise"><code>{promise.id}</code> {escape(promise.sentence)} <strong>{_SAID[verdict.colour]}</strong></p>
+<p class="promise"><code>{promise.id}</code> <span>{escape(promise.sentence)}</span> <strong>{_SAID[verdict.colour]}</strong></p>
 {figure}<p class="standards">{_standards(promise)}</p>
 </li>
 """
@@ -154,8 +156,8 @@ time{color:var(--soft);white-space:nowrap}
 footer{margin-top:2.5rem;color:var(--soft);font-size:.85rem}
 a{color:inherit;text-underline-offset:.15em}
 :target{outline:2px solid var(--green);outline-offset:-2px;border-radius:.75rem}
-@media (max-width:34rem){body{padding-top:1.5rem}.promise{grid-template-columns:1fr auto}.promise code{order:-2}
-.promise strong{order:-1}.promise{grid-auto-flow:row}.figure,.standards{margin-left:0}}
+@media (max-width:34rem){body{padding:1.5rem 1rem 2rem}.promise{grid-template-columns:1fr auto}
+.promise span{grid-row:2;grid-column:1/-1}.figure,.standards{margin-left:0}}
 """
 _DIGEST: Final = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
 _HEADERS: Final = (

@@ -24,18 +24,19 @@ def demo(
     keep: Annotated[
         bool, typer.Option("--keep", help="Go on with what the last demo left instead of beginning anew.")
     ] = False,
+    prove: Annotated[bool, typer.Option("--prove/--no-prove", help="Whether to check the promises at the end.")] = True,
     as_json: AsJson = False,
 ) -> None:
     """Take a thousand lines of a claims system through the API, over two rails, and back from the bank.
 
-    In a folder of its own, emptied before. Exit status 1 when the figures don't add up.
+    In a folder of its own, emptied before. Exit status 1 when the figures don't add up, or a promise is broken.
     """
     from strongroom.cli.payment_file import PaymentFile
 
     folder = (data_dir or default_data_dir(Environment.SANDBOX).with_name("demo")).resolve()
     source = PaymentFile(file)
     make_folder(folder, keep=keep)
-    carry_out(folder, source, folder / f"{file.stem}-refused.csv", with_break=True, as_json=as_json)
+    carry_out(folder, source, folder / f"{file.stem}-refused.csv", with_break=True, with_proof=prove, as_json=as_json)
 
 
 def make_folder(folder: Path, *, keep: bool) -> None:

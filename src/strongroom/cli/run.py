@@ -10,11 +10,14 @@ import typer
 from strongroom.cli.settings import AsJson, DataDir
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rich.console import Console
 
     from strongroom.cli.payment_file import PaymentFile
     from strongroom.cli.rehearsal import Rehearsed
     from strongroom.kernel.config import Config
+    from strongroom.trust import Verdict
 
 
 def run(
@@ -51,19 +54,27 @@ def carry_out(
     refused_file: Path,
     *,
     with_break: bool = False,
+    with_proof: bool = False,
     as_json: bool = False,
 ) -> None:
-    """Rehearse a file from start to end, and print what became of it; exit status 1 when something isn't right."""
+    """Rehearse a file from start to end, and print what became of it; exit status 1 when something isn't right.
+
+    `with_break`: the bank also books a payment that is none of ours. `with_proof`: the promises are checked afterwards,
+    while everything is up.
+    """
     import json
     import logging
+    from datetime import datetime
 
     import uvloop
 
+    from strongroom.cli.prove import table_of
     from strongroom.cli.report import as_data, show, show_places
     from strongroom.cli.stage import config_on_free_ports
     from strongroom.kernel.telemetry import configure_logs
+    from strongroom.trust import Colour
 
-    configure_logs(level=logging.ERROR)
+    configure_logs(level=logging.CRITICAL if with_proof else logging.ERROR)
     config = config_on_free_ports(data_dir)
     progress, output = _console(to_stderr=True), _console(to_stderr=False)
     for name in file.ignored:
@@ -71,7 +82,9 @@ def carry_out(
     # What is refused holds people's names and accounts.
     refused_file.unlink(missing_ok=True)
     refused_file.touch(mode=0o600)
-    done = uvloop.run(_rehearse(config, file, refused_file, progress, with_break=with_break))
+    done, verdicts = uvloop.run(
+        _rehearse(config, file, refused_file, progress, with_break=with_break, with_proof=with_proof)
+    )
     report = done.report
     if not report.sent.refused:
         refused_file.unlink()
@@ -88,13 +101,20 @@ def carry_out(
 
 
 async def _rehearse(
-    config: Config, file: PaymentFile, refused_file: Path, progress: Console, *, with_break: bool
-) -> Rehearsed:
+    config: Config, file: PaymentFile, refused_file: Path, progress: Console, *, with_break: bool, with_proof: bool
+) -> tuple[Rehearsed, Sequence[Verdict]]:
+    from strongroom.cli.prove import prove_app
     from strongroom.cli.rehearsal import rehearse
     from strongroom.cli.stage import staged
 
     async with staged(config, progress) as app:
-        return await rehearse(app, file, refused_file, progress, with_break=with_break)
+        done = await rehearse(app, file, refused_file, progress, with_break=with_break)
+        if not with_proof:
+            return done, ()
+        with progress.status("Proving the promises") as status:
+            return done, await prove_app(
+                app, report=lambda promise, verdict: status.update(f"Proving {promise.id}: {promise.sentence}")
+            )
 
 
 def _places(done: Rehearsed, config: Config, refused_file: Path | None) -> dict[str, str | Path]:
