@@ -301,7 +301,11 @@ async def test_a_scheme_carries_what_its_rules_take(client: Client, platform: Pl
 
 async def test_an_account_is_the_customers_own(client: Client, platform: Platform) -> None:
     stranger = await platform.new_tenant()
-    for account in (await make_account(client, "c-2"), await make_account(stranger), "0" * 8 + "-0000-7000-8000-" + "0" * 12):
+    for account in (
+        await make_account(client, "c-2"),
+        await make_account(stranger),
+        "0" * 8 + "-0000-7000-8000-" + "0" * 12,
+    ):
         answer = await client.post(ALL, instruction(financialInstrumentId=account))
         assert refusal(answer) == (400, ["FINANCIAL_INSTRUMENT_NOT_FOUND"])
     assert (await client.post(ALL, instruction(financialInstrumentId="see file"))).status_code == 201

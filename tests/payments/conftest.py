@@ -42,12 +42,12 @@ def mortal(tmp_path: Path, authority: Authority) -> Iterator[SimulatorProcess]:
         process.end()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def clock() -> ManualClock:
     return ManualClock(datetime.now(UTC))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 async def process(platform: Platform, clock: ManualClock) -> AsyncIterator[App]:
     """A process of the common installation that lives by `clock`."""
     async with platform.another_process(clock) as other:

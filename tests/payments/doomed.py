@@ -1,6 +1,6 @@
 """A process of its own that dispatches for one tenant and kills itself (SIGKILL) between two beats.
 
-`python -m tests.payments.doomed DATA_DIR TENANT SIMULATOR_URL CA SECRET_FILE OUTBOX before|after|file`
+`python -m tests.payments.doomed DATA_DIR TENANT SIMULATOR_URL CA SECRET OUTBOX before|after|file`
 """
 
 from __future__ import annotations
@@ -30,15 +30,13 @@ def die(_: object) -> None:
 
 
 async def main() -> None:
-    data_dir, tenant, url, ca, secret_file, outbox, when = sys.argv[1:]
+    data_dir, tenant, url, ca, secret, outbox, when = sys.argv[1:]
     app = Installation(Config(data_dir=Path(data_dir))).app(clock=SystemClock(), connections=2)
     await app.open()
     address = urlsplit(url)
     destination = Destination(host=str(address.hostname), port=int(address.port or 0), loopback_ok=True)
     outbound = Outbound(allowed=[destination], trust=Path(ca))
-    rail = Rail(
-        Simulator(outbound=outbound, url=url, secret=Secret(Path(secret_file).read_text()), clock=SystemClock())
-    )
+    rail = Rail(Simulator(outbound=outbound, url=url, secret=Secret(secret), clock=SystemClock()))
     if when == "before":
         rail.before = die
     elif when == "after":

@@ -32,7 +32,7 @@ from strongroom.rails.formats import pain001
 from tests.fixtures.platform import Client, Platform
 from tests.payments.paying import BANK, Payer, Rail
 from tests.payments.world import SEPA, SIMULATOR, bank_account, draft, rule
-from tests.rails.simulator.process import HASTY, SimulatorProcess
+from tests.rails.simulator.process import HASTY, SECRET, SimulatorProcess
 
 A_MOMENT = timedelta(milliseconds=1)
 
@@ -40,6 +40,12 @@ A_MOMENT = timedelta(milliseconds=1)
 async def work_off(dispatcher: Dispatcher, payer: Payer) -> None:
     while not (await dispatcher.round(payer.tenant)).idle:
         pass
+
+
+async def until_completed(payer: Payer, named: str) -> None:
+    async with asyncio.timeout(20):
+        while await payer.status(named) != "COMPLETED":  # noqa: ASYNC110  # nothing tells when it is
+            await asyncio.sleep(0.05)
 
 
 async def calm(payer: Payer, named: str) -> None:
@@ -354,19 +360,16 @@ async def test_one_that_can_not_be_read_or_has_no_account_does_not_hold_up_the_o
             "update instructions set sealed = '\\x00' || sealed where instruction_id = %s::uuid",
             payer.id_of(op, broken),
         )
-        [other] = await op.rows(
-            "select instruction_id from instructions where instruction_id = %s::uuid", payer.id_of(op, orphan)
-        )
         await op.run(
             """
             with gone as (
                 insert into financial_instruments
-                select tenant_id, gen_random_uuid(), customer_id, type, 'INACTIVE', country, 'gone'::bytea, sealed, created_at
+                select tenant_id, gen_random_uuid(), customer_id, type, 'INACTIVE', country, 'gone', sealed, created_at
                 from financial_instruments returning financial_instrument_id)
             update instructions set financial_instrument_id = (select financial_instrument_id from gone)
-            where instruction_id = %s
+            where instruction_id = %s::uuid
             """,
-            other[0],
+            payer.id_of(op, orphan),
         )
     async with payer.rail() as rail:
         await work_off(payer.dispatcher(rail), payer)
@@ -393,12 +396,9 @@ async def test_it_runs_until_told_to_stop_and_one_tenant_does_not_hold_up_anothe
 
         dispatcher = Dispatcher(process.databases, provider, tmp_path / "outbox")
         running = asyncio.create_task(run_forever(dispatcher, ["ch"], stop, 0.05))
-        async with asyncio.timeout(10):
-            while await other.status(quick[0]) != "COMPLETED":
-                await asyncio.sleep(0.05)
-            [again] = await payer.instruct("Claim 2")
-            while await payer.status(again) != "COMPLETED":
-                await asyncio.sleep(0.05)
+        await until_completed(other, quick[0])
+        [again] = await payer.instruct("Claim 2")
+        await until_completed(payer, again)
         assert await payer.status(hanging[0]) == "PROCESSING"
         stop.set()
         simulator.kill()
@@ -412,7 +412,7 @@ async def killed_while_it_dispatches(payer: Payer, when: str) -> None:
     """Dispatch in a process that SIGKILLs itself, and wait for its end."""
     command = [
         *(sys.executable, "-m", "tests.payments.doomed", str(payer.app.config.data_dir), str(payer.tenant)),
-        *(payer.simulator.url, str(payer.simulator.authority.ca), str(payer.simulator.secret_file)),
+        *(payer.simulator.url, str(payer.simulator.authority.ca), SECRET),
         *(str(payer.outbox), when),
     ]
     doomed = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.PIPE)

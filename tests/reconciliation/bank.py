@@ -130,8 +130,8 @@ class BankWorld(World):
                 op.now,
             )
             await op.run(
-                "insert into transactions (tenant_id, transaction_id, order_id, instruction_id, app_id, file_id, status, "
-                "sealed, created_at, updated_at) select %s, t, o, i, %s, %s, 'PROCESSING', s, %s, %s "
+                "insert into transactions (tenant_id, transaction_id, order_id, instruction_id, app_id, file_id, "
+                "status, sealed, created_at, updated_at) select %s, t, o, i, %s, %s, 'PROCESSING', s, %s, %s "
                 "from unnest(%s, %s, %s, %s) as n(t, o, i, s)",
                 self.tenant,
                 SEPA,

@@ -103,7 +103,11 @@ def _row(promise: Promise, verdict: Verdict, now: datetime) -> str:
     if age is not None and verdict.checked_at is not None:
         stamp = verdict.checked_at.isoformat(timespec="seconds")
         when = f' <time datetime="{stamp}" title="{stamp}">checked {describe_age(age)} ago</time>'
-    figure = "" if age is None else f'<p class="figure">{escape(public_figure(verdict))}{when}</p>\n'
+    figure = (
+        ""
+        if age is None and promise.id not in CHECKS
+        else f'<p class="figure">{escape(public_figure(verdict))}{when}</p>\n'
+    )
     return f"""<li class="{verdict.colour.value}" id="{promise.id}">
 <p class="promise"><code>{promise.id}</code> <span>{escape(promise.sentence)}</span> <strong>{_SAID[verdict.colour]}</strong></p>
 {figure}<p class="standards">{_standards(promise)}</p>
@@ -152,7 +156,7 @@ strong{padding:.08rem .6rem;border-radius:1rem;font-size:.8rem;font-weight:600;w
 .standards{color:var(--soft);font-size:.78rem}
 .standards:empty{display:none}
 time{color:var(--soft);white-space:nowrap}
-.figure time::before{content:"· "}
+.figure time{display:block;font-size:.85rem}
 footer{margin-top:2.5rem;color:var(--soft);font-size:.85rem}
 a{color:inherit;text-underline-offset:.15em}
 :target{outline:2px solid var(--green);outline-offset:-2px;border-radius:.75rem}

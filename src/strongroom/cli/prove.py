@@ -54,7 +54,7 @@ def prove(
 
     from strongroom.assembly import Installation
     from strongroom.kernel.telemetry import configure_logs
-    from strongroom.trust import Colour, Verdict
+    from strongroom.trust import Colour
 
     configure_logs(level=logging.CRITICAL)
     config = config_for(data_dir, environment or _marked(data_dir), database)
@@ -139,9 +139,7 @@ async def _workbench(installation: Installation) -> AsyncIterator[Workbench]:
         await app.close()
 
 
-def _show(
-    console: object, say: Callable[[str], None], promise: Promise, verdict: Verdict | None
-) -> None:
+def _show(console: object, say: Callable[[str], None], promise: Promise, verdict: Verdict | None) -> None:
     from rich.console import Console
     from rich.text import Text
 

@@ -90,13 +90,17 @@ def carry_out(
         refused_file.unlink()
     places = _places(done, config, refused_file if report.sent.refused else None)
     if as_json:
-        output.print_json(
-            json.dumps(as_data(report) | {"places": {name: str(place) for name, place in places.items()}})
-        )
+        data = as_data(report)
+        data["promises"] = [verdict.as_data() for verdict in verdicts]
+        data["places"] = {name: str(place) for name, place in places.items()}
+        typer.echo(json.dumps(data, indent=2, ensure_ascii=False))
     else:
         show(report, output)
+        if verdicts:
+            output.print()
+            output.print(table_of(verdicts, datetime.now().astimezone()))
         show_places(output, places)
-    if report.differences():
+    if report.differences() or any(verdict.colour is Colour.RED for verdict in verdicts):
         raise typer.Exit(1)
 
 

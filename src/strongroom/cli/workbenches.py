@@ -75,9 +75,7 @@ async def attached(app: App) -> AsyncIterator[Workbench]:
     api = Listener(name="API", host=host, port=config.port, trust=authority)
     simulator, secret = None, None
     if config.environment is Environment.SANDBOX:
-        simulator = Listener(
-            name="simulator", host=_LOOPBACK, port=config.simulator_port, trust=installation.ca_file
-        )
+        simulator = Listener(name="simulator", host=_LOOPBACK, port=config.simulator_port, trust=installation.ca_file)
         secret = Secret(installation.simulator_secret_file().read_text().strip())
     allowed = [Destination(host=host, port=config.port, loopback_ok=True)]
     async with Outbound(allowed=allowed, trust=authority) as outbound:
@@ -87,9 +85,7 @@ async def attached(app: App) -> AsyncIterator[Workbench]:
             api=api,
             simulator=simulator,
             simulator_secret=secret,
-            endpoints=[
-                Endpoint(method=route.method, path=route.path, level=route.access.value) for route in ROUTES
-            ],
+            endpoints=[Endpoint(method=route.method, path=route.path, level=route.access.value) for route in ROUTES],
             databases=app.databases,
             keyring=app.keyring,
             admin_url=installation.admin_url,

@@ -14,7 +14,7 @@ from typing import Final, Generic, TypeVar
 
 import structlog
 
-from strongroom.kernel.errors import Broken, Failure, StrongroomError, Unavailable
+from strongroom.kernel.errors import Broken, Collided, Failure, StrongroomError, Unavailable
 
 log = structlog.get_logger(__name__)
 
@@ -85,7 +85,7 @@ class Coalescer(Generic[K, C, R]):
                 future.cancel()
             raise
         except Exception as error:
-            on_purpose = isinstance(error, StrongroomError) and not isinstance(error, Broken)
+            on_purpose = isinstance(error, StrongroomError) and not isinstance(error, Broken | Collided)
             if on_purpose or len(batch) == 1:
                 for _, future in batch:
                     _resolve(future, error)

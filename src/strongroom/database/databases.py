@@ -26,7 +26,7 @@ from strongroom.kernel.actors import Actor
 from strongroom.kernel.cipher import Cipher
 from strongroom.kernel.clock import Clock
 from strongroom.kernel.config import Environment
-from strongroom.kernel.errors import Failure, Forbidden, NotFound, Unauthenticated, Unavailable
+from strongroom.kernel.errors import Collided, Failure, Forbidden, NotFound, Unauthenticated, Unavailable
 from strongroom.kernel.ids import AccountId, ApiKeyId, TenantId
 from strongroom.kernel.secret import Secret
 
@@ -180,8 +180,8 @@ class Databases:
         The region is the tenant's, else the account's, unless named.
 
         Raises errors.NotFound (`TENANT_NOT_FOUND`, `ACCOUNT_NOT_FOUND`), errors.Unauthenticated (`TOKEN_REVOKED`),
-        errors.Forbidden (`TENANT_NOT_APPROVED`) and errors.Unavailable (`DATABASE_UNAVAILABLE`,
-        `OUTCOME_UNKNOWN` when the connection was lost while committing).
+        errors.Forbidden (`TENANT_NOT_APPROVED`), errors.Collided (`CHANGED_MEANWHILE`) and errors.Unavailable
+        (`DATABASE_UNAVAILABLE`; `OUTCOME_UNKNOWN` when the connection was lost while committing).
         """
         if tenant is not None and (account is None or region is None):
             account, region = await self.locate_tenant(tenant)
@@ -218,6 +218,8 @@ class Databases:
                     # On a lost connection there is nothing to roll back, and the error that lost it is the one to tell.
                     with contextlib.suppress(psycopg.Error):
                         await connection.rollback()
+                    if isinstance(error, psycopg.IntegrityError):
+                        raise _collided() from error
                     raise
 
     async def locate_tenant(self, tenant: TenantId) -> tuple[AccountId, str]:
@@ -277,6 +279,15 @@ def _revoked() -> Unauthenticated:
     return Unauthenticated(
         Failure(
             "TOKEN_REVOKED", "The API key that this token was made with has been deleted. Sign in with another key."
+        )
+    )
+
+
+def _collided() -> Collided:
+    return Collided(
+        Failure(
+            "CHANGED_MEANWHILE",
+            "Something that this refers to was changed or removed at the same moment; nothing was changed. Try again.",
         )
     )
 

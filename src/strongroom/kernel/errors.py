@@ -93,5 +93,9 @@ class Unavailable(StrongroomError):
     """A part we depend on is gone for now; nothing was changed, or the outcome is unknown and says so."""
 
 
+class Collided(Unavailable):
+    """Two changes met, and the database refused this one; nothing was changed."""
+
+
 class Broken(StrongroomError):
     """Stored data fails its own checks (an envelope that doesn't open, a row in the wrong place). Never ignored."""

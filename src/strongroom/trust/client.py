@@ -107,9 +107,7 @@ class Caller:
         content = body if isinstance(body, bytes) else b"" if body is None else msgspec.json.encode(body)
         return await self._client.send(method, path, headers=headers, body=content)
 
-    async def done(
-        self, method: str, path: str, body: object = None, *, content_type: str = "application/json"
-    ) -> Any:
+    async def done(self, method: str, path: str, body: object = None, *, content_type: str = "application/json") -> Any:
         """What a request that has to succeed answered, decoded. Raises Refused."""
         answer = await self.send(method, path, body, content_type=content_type)
         if answer.status >= 300:

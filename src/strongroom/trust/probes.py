@@ -71,12 +71,7 @@ def client_hello(host: str, version: int, suites: tuple[int, ...]) -> bytes:
         )
     )
     body = (
-        struct.pack(">H", version)
-        + os.urandom(32)
-        + b"\0"
-        + _sized(_words(suites))
-        + b"\x01\x00"
-        + _sized(extensions)
+        struct.pack(">H", version) + os.urandom(32) + b"\0" + _sized(_words(suites)) + b"\x01\x00" + _sized(extensions)
     )
     message = b"\x01" + len(body).to_bytes(3, "big") + body
     return struct.pack(">BHH", _HANDSHAKE, TLS_1_0, len(message)) + message

@@ -58,9 +58,7 @@ def _promise(id_: str, sentence: str, *, pci: str = "", iso: str = "", gdpr: str
     return Promise(
         id_,
         sentence,
-        References(
-            pci=tuple(pci.split()), iso=tuple(iso.split()), gdpr=tuple(gdpr.split()), asvs=tuple(asvs.split())
-        ),
+        References(pci=tuple(pci.split()), iso=tuple(iso.split()), gdpr=tuple(gdpr.split()), asvs=tuple(asvs.split())),
     )
 
 
@@ -218,10 +216,13 @@ PROMISES: Final[tuple[Promise, ...]] = (
         gdpr="32(1)(d)",
         asvs="15.2.1",
     ),
+    _promise("ASR-2", "What external testers find is tracked until it is fixed.", pci="11.4.3 11.4.4", iso="5.35 8.8"),
     _promise(
-        "ASR-2", "What external testers find is tracked until it is fixed.", pci="11.4.3 11.4.4", iso="5.35 8.8"
+        "ASR-3",
+        "Information security is managed as a system, after ISO 27001.",
+        pci="12.1.1 12.3.1",
+        iso="5.1 5.36",
     ),
-    _promise("ASR-3", "Information security is managed as a system, after ISO 27001.", pci="12.1.1 12.3.1", iso="5.1 5.36"),
     _promise(
         "ASR-4",
         "Policies exist, are reviewed, rehearsed and acknowledged: continuity, incidents, recovery and more.",
@@ -230,7 +231,11 @@ PROMISES: Final[tuple[Promise, ...]] = (
         gdpr="24(2)",
     ),
     _promise(
-        "ASR-5", "Everybody completes training in security and privacy.", pci="12.6.1 12.6.3", iso="6.3", gdpr="39(1)(b)"
+        "ASR-5",
+        "Everybody completes training in security and privacy.",
+        pci="12.6.1 12.6.3",
+        iso="6.3",
+        gdpr="39(1)(b)",
     ),
     _promise(
         "ASR-6",
@@ -273,9 +278,16 @@ PROMISES: Final[tuple[Promise, ...]] = (
         gdpr="28",
     ),
     _promise("PRV-6", "Nothing leaves the EEA without a safeguard.", iso="5.14 5.34", gdpr="44 45 46"),
-    _promise("PRV-7", "Only necessary cookies are set; others never without consent.", gdpr="6(1)(a) 7", asvs="3.3.1 3.3.2"),
     _promise(
-        "PRV-8", "There is a data-protection officer, and a record that accounts for everything.", gdpr="5(2) 30 37 38 39"
+        "PRV-7",
+        "Only necessary cookies are set; others never without consent.",
+        gdpr="6(1)(a) 7",
+        asvs="3.3.1 3.3.2",
+    ),
+    _promise(
+        "PRV-8",
+        "There is a data-protection officer, and a record that accounts for everything.",
+        gdpr="5(2) 30 37 38 39",
     ),
     _promise(
         "PRV-9",
@@ -290,5 +302,5 @@ PROMISES: Final[tuple[Promise, ...]] = (
         "PAY-3", "Sandbox and production are separate worlds.", pci="6.5.3 6.5.5 6.5.6", iso="8.31", asvs="9.2.3 15.2.3"
     ),
     _promise("PAY-4", "What the bank says happened is reconciled with what was instructed.", iso="5.33"),
-)  # fmt: skip
+)
 """All of them, in the list's order."""

@@ -60,9 +60,7 @@ async def _run(bench: Workbench, promise: Promise, check: Check) -> Verdict:
     except Exception as error:
         # A check that can't finish has shown nothing; a promise that isn't shown counts as broken.
         log.warning("trust.check_failed", control=promise.id, error=type(error).__name__, exc_info=True)
-        return _verdict(
-            bench, promise, Colour.RED, f"The check could not finish: {str(error) or type(error).__name__}"
-        )
+        return _verdict(bench, promise, Colour.RED, f"The check could not finish: {str(error) or type(error).__name__}")
     return _verdict(bench, promise, Colour.GREEN if figure.is_green else Colour.RED, figure.text)
 
 

@@ -28,8 +28,8 @@ class Pattern:
 def text_patterns(what: str, text: str) -> Sequence[Pattern]:
     """Every form in which an ASCII text is likely to be written down.
 
-    As it is, backwards, in UTF-16 of either order, hexadecimal, base64 (at each of the three places where it can begin),
-    JSON escapes and percent encoding.
+    As it is, backwards, in UTF-16 of either order, hexadecimal, base64 (at each of the three places where it can
+    begin), JSON escapes and percent encoding.
     """
     plain = text.encode("ascii")
     forms = {
@@ -57,7 +57,8 @@ def amount_patterns(what: str, amount: Decimal, minor: int) -> Sequence[Pattern]
     for unit, value in (("major", amount), ("minor", Decimal(minor))):
         digits = _numeric_digits(value)
         for order, name in ((">", "big-endian"), ("<", "little-endian")):
-            found.append(Pattern(f"{what}, numeric of {unit} units, {name}", struct.pack(f"{order}{len(digits)}H", *digits)))
+            numeric = struct.pack(f"{order}{len(digits)}H", *digits)
+            found.append(Pattern(f"{what}, numeric of {unit} units, {name}", numeric))
             found.append(Pattern(f"{what}, float of {unit} units, {name}", struct.pack(f"{order}d", float(value))))
     for order, name in ((">", "big-endian"), ("<", "little-endian")):
         # Zeros at the high end are left out: a shorter integer type would not have them.

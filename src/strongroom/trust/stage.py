@@ -1,8 +1,8 @@
 """The stage: accounts and tenants of our own, in the running installation, for checks to act on.
 
-Their ids are fixed, so that they are recognised everywhere and made only once: two accounts, `troupe` 1 with a tenant in
-the first region and one in the last, `troupe` 2 with a tenant in the first region. What checks put into them is swept
-away before and after every run; their entries in the record stay. No customer's data is ever touched.
+Their ids are fixed, so that they are recognised everywhere and made only once: two accounts, one with a tenant in the
+first region and one in the last, the other with a tenant in the first. What checks put into them is swept away before
+and after every run; their entries in the record stay. No customer's data is ever touched.
 """
 
 from __future__ import annotations
@@ -147,9 +147,7 @@ async def _open_account(bench: Workbench, account_id: AccountId, region: str) ->
 
 
 async def _open_tenant(bench: Workbench, account: Account, tenant_id: TenantId, region: str) -> None:
-    async with bench.databases.operation(
-        PROVER, account=account.account_id, tenant=tenant_id, region=region
-    ) as op:
+    async with bench.databases.operation(PROVER, account=account.account_id, tenant=tenant_id, region=region) as op:
         await ensure_keys(op, bench.keyring.master)
         tenant = await find_tenant(op)
         if tenant is None:
@@ -176,9 +174,9 @@ async def _sweep(bench: Workbench) -> None:
 
 async def _empty(connection: AdminConnection, table: str) -> None:
     condition = {
-        "nonces": "public_key in (select public_key from api_keys where account_id = any(%(accounts)s))",
-        "api_keys": "account_id = any(%(accounts)s)",
-        "idempotency_keys": "scope_id = any(%(accounts)s || %(tenants)s)",
-    }.get(table, "tenant_id = any(%(tenants)s)")
-    statement = sql.SQL("delete from {} where " + condition).format(sql.Identifier(table))
-    await connection.execute(statement, {"accounts": list(ACCOUNTS), "tenants": list(TENANTS)})
+        "nonces": sql.SQL("public_key in (select public_key from api_keys where account_id = any(%(owners)s))"),
+        "api_keys": sql.SQL("account_id = any(%(owners)s)"),
+        "idempotency_keys": sql.SQL("scope_id = any(%(owners)s)"),
+    }.get(table, sql.SQL("tenant_id = any(%(owners)s)"))
+    statement = sql.SQL("delete from {} where {}").format(sql.Identifier(table), condition)
+    await connection.execute(statement, {"owners": [*ACCOUNTS, *TENANTS]})

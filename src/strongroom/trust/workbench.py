@@ -76,7 +76,7 @@ class Workbench:
     outbound: Outbound
     """Reaches the listeners."""
     claim: Callable[[Config], None]
-    """Takes hold of a data directory, as `serve` does first. Raises errors.Refused when it isn't for this installation."""
+    """Takes hold of a data directory, as `serve` does first. Raises errors.Refused when it is another environment's."""
     other_world: Callable[[Environment], AbstractAsyncContextManager[Workbench]]
     """A throw-away installation of an environment, running; gone afterwards."""
 

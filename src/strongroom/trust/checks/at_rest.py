@@ -1,13 +1,13 @@
 """ENC-2: nothing that describes a transaction stands anywhere in clear.
 
-Canaries (a text, two account numbers and an amount, fresh in every run) are sent through the public API on every way in,
-into two regions. After a checkpoint the installation's whole data directory is read byte for byte (write-ahead log and
-server log included), and a base backup made for the purpose; what the database compresses is unpacked by reading every
-column of every table as administrator. What must be found (the ids of the run's own API keys, which are in clear by
-design) is looked for on the same walk, so that a search that saw nothing can't pass.
+Canaries (a text, two account numbers and an amount, fresh in every run) are sent through the public API on every way
+in, into two regions. After a checkpoint the installation's whole data directory is read byte for byte (write-ahead log
+and server log included), and a base backup made for the purpose; what the database compresses is unpacked by reading
+every column of every table as administrator. What must be found (the ids of the run's own API keys, which are in clear
+by design) is looked for on the same walk, so that a search that saw nothing can't pass.
 
-Not searched: files on their way to and from banks (`files/outbox`, `files/inbox`), which are in clear by nature, and the
-database's programs.
+Not searched: files on their way to and from banks (`files/outbox`, `files/inbox`), which are in clear by nature, and
+the database's programs.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import msgspec
+
 from strongroom.database import EmbeddedServer
 from strongroom.database.databases import DIRECTORY
 from strongroom.trust.client import Caller
@@ -37,6 +38,8 @@ from strongroom.trust.workbench import Workbench
 _BANK_CODE: Final = "37040044"
 _FAR_OFF: Final = "2099-12-31"
 _ORDERS: Final = "/v1/order-management"
+_JSON: Final = "application/json"
+_NDJSON: Final = "application/x-ndjson"
 _MIB: Final = 1 << 20
 _GIB: Final = 1 << 30
 
@@ -142,7 +145,7 @@ async def _plant(caller: Caller, canaries: Canaries) -> int:
             "metadata": note,
         }
 
-    async def send(method: str, path: str, body: object, *, media: str = "application/json", fails: bool = False) -> None:
+    async def send(method: str, path: str, body: object, *, media: str = _JSON, fails: bool = False) -> None:
         nonlocal planted
         content = body if isinstance(body, bytes) else msgspec.json.encode(body)
         planted += canaries.count_in(content)
@@ -161,8 +164,12 @@ async def _plant(caller: Caller, canaries: Canaries) -> int:
         "instructions": [instruction("first")],
     }
     line = {"orderRef": f"{text}-bulk", **instruction("line"), "bankAccount": iban}
-    row = (f"{text}-bulk", f"{text}-row", customer, "CREDIT", amount, "EUR", "DE", _FAR_OFF, f"Ada {text}", canaries.iban)
-    header = "orderRef,instructionRef,customerRef,direction,amount,currency,country,settledByDate,accountHolder,iban"
+    row = {
+        "orderRef": f"{text}-bulk", "instructionRef": f"{text}-row", "customerRef": customer, "direction": "CREDIT",
+        "amount": amount, "currency": "EUR", "country": "DE", "settledByDate": _FAR_OFF, "accountHolder": f"Ada {text}",
+        "iban": canaries.iban,
+    }  # fmt: skip
+    table = f"{','.join(row)}\n{','.join(row.values())}\n"
     await send("POST", _ORDERS, whole)
     await send("POST", f"{_ORDERS}/{order}/instruction", instruction("second"))
     await send("PUT", f"{_ORDERS}/{order}/instruction/{text}-second", {"amount": amount, "metadata": note})
@@ -172,12 +179,12 @@ async def _plant(caller: Caller, canaries: Canaries) -> int:
     await send("POST", f"{vault}/financial-instrument", iban)
     await send("POST", f"{vault}/financial-instrument", number)
     await send("PUT", vault, note)
-    await send("POST", f"{_ORDERS}/bulk", msgspec.json.encode(line), media="application/x-ndjson")
-    await send("POST", f"{_ORDERS}/bulk", f"{header}\n{','.join(row)}\n".encode(), media="text/csv")
+    await send("POST", f"{_ORDERS}/bulk", msgspec.json.encode(line), media=_NDJSON)
+    await send("POST", f"{_ORDERS}/bulk", table.encode(), media="text/csv")
     # What is refused must leave nothing behind either.
     await send("POST", _ORDERS, whole, fails=True)
     await send("POST", _ORDERS, {**whole, "orderRef": f"{text} {canaries.iban}"}, fails=True)
-    await send("POST", f"{_ORDERS}/bulk", msgspec.json.encode({**line, "amount": f"{amount}9"}), media="application/x-ndjson")
+    await send("POST", f"{_ORDERS}/bulk", msgspec.json.encode({**line, "amount": f"{amount}9"}), media=_NDJSON)
     keyed = {**whole, "orderRef": f"{text}-keyed"}
     planted += canaries.count_in(msgspec.json.encode(keyed)) + 1
     await caller.send("POST", _ORDERS, keyed, idempotency_key=f"{text}-key")
@@ -227,7 +234,7 @@ def _back_up(server: EmbeddedServer, place: Path) -> None:
     size = sum(path.stat().st_size for path in _files(server.data, set()))
     free = shutil.disk_usage(server.directory).free
     if free < 2 * size:
-        raise OSError(f"a base backup needs {2 * size // _MIB} MiB on the disk of {server.directory}, {free // _MIB} are free")
+        raise OSError(f"a base backup needs {2 * size // _MIB} MiB in {server.directory}; {free // _MIB} MiB are free")
     place.mkdir(mode=0o700)
     os.chown(place, owner.st_uid, owner.st_gid)
     server.run("pg_basebackup", "-D", str(place), "-c", "fast", "-X", "stream", "--no-sync")

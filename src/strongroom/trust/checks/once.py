@@ -1,9 +1,9 @@
 """PAY-2: an instruction is executed once, whatever the provider and our own processes do.
 
-Instructions go through the public API to the provider simulator, whose books are its own. Some ask it to misbehave, and
-in front of two the dispatching process dies: once before the provider was told, once after. Then dispatch goes on until
-everything has come to an end, and the simulator's books are held against what we believe. Every instruction has an amount
-that nothing else has, so the books show a second execution under whatever reference it was made.
+Instructions go through the public API to the provider simulator, whose books are its own. Some ask it to misbehave,
+and over two the dispatching process dies: once before the provider was told, once after. Then dispatch goes on until
+everything has come to an end, and the simulator's books are held against what we believe. Every instruction has an
+amount that nothing else has, so the books show a second execution under whatever reference it was made.
 
 When the installation is being served, its own worker takes part; both are what runs in earnest.
 """
@@ -126,8 +126,9 @@ async def check_once(bench: Workbench, *, rail: Rail = lambda provider: provider
             )
         findings.expect(await dispatch.contradictions() == 0, "the simulator contradicted an end that it had told")
     once = sum(executed[item.amount] == 1 for item in sent)
+    kinds = len({word for word in MISBEHAVIOUR if word})
     return findings.figure(
-        f"{len(sent)} instructions, {len({word for word in MISBEHAVIOUR if word})} misbehaviours, {len(DEATHS)} deaths: "
+        f"{len(sent)} instructions, {kinds} misbehaviours, {len(DEATHS)} deaths: "
         f"{once} executed once, {len(sent) - once} refused and never executed, 0 executed twice"
     )
 
@@ -144,7 +145,10 @@ class _Tenant:
     async def send(self, wanted: Sequence[tuple[str, str]]) -> list[_Sent]:
         """One instruction for each magic word and direction, all in one upload."""
         order_ref = f"prove-{secrets.token_hex(6)}"
-        sent = [_Sent(order_ref=order_ref, ref=f"{at}", amount=self._amount(), word=word) for at, (word, _) in enumerate(wanted)]
+        sent = [
+            _Sent(order_ref=order_ref, ref=f"{at}", amount=self._amount(), word=word)
+            for at, (word, _) in enumerate(wanted)
+        ]
         lines = b"\n".join(
             msgspec.json.encode(self._line(item, direction)) for item, (_, direction) in zip(sent, wanted, strict=True)
         )
@@ -276,9 +280,7 @@ async def _rails(bench: Workbench, seat: Seat) -> AsyncIterator[tuple[Simulator,
         Outbound(allowed=allowed, trust=simulator.trust, limits=_PATIENT) as patient,
     ):
         yield (
-            Simulator(
-                outbound=hasty, url=simulator.url, secret=secret, clock=bench.clock, callback_url=callback_url
-            ),
+            Simulator(outbound=hasty, url=simulator.url, secret=secret, clock=bench.clock, callback_url=callback_url),
             Simulator(outbound=patient, url=simulator.url, secret=secret, clock=bench.clock),
         )
 

@@ -1,9 +1,9 @@
-"""ENC-5: nobody gets at what belongs to somebody else: not by the API, not by SQL as the application, not by copying rows.
+"""ENC-5: nobody gets at what belongs to somebody else: not by the API, not by SQL, not by copying rows.
 
-A tenant of the stage is furnished with something of everything. Then another account's tenant, in the same region, tries
-every route of the API with the first one's ids, and every statement on every table as the application's role. The
-database's own locks are read from its catalogue, sealed rows are carried over as administrator, and every tenant's rows
-are looked for in the regions where they don't belong.
+A tenant of the stage is furnished with something of everything. Then another account's tenant, in the same region,
+tries every route of the API with the first one's ids, and every kind of statement on every table as the application's
+role. The database's own locks are read from its catalogue, sealed rows are carried over as administrator, and every
+tenant's rows are looked for in the regions where they don't belong.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from strongroom.trust.verdicts import Figure, Findings
 from strongroom.trust.workbench import AdminConnection, Endpoint, Workbench
 
 OUTSIDE: Final = frozenset({"due_work"})
-"""Tables with a tenant's id that stand outside tenancy, on purpose: ids and days, which the worker reads across tenants."""
+"""Tables with a tenant's id that stand outside tenancy, on purpose: ids and days, read by the worker for all tenants."""
 _SCOPES: Final = ("tenant_id", "scope_id", "account_id", "public_key")
 """The column that says whose a row is: the first of these that a table has."""
 _SEALED: Final[Mapping[str, str]] = {
@@ -51,7 +51,9 @@ _UNCOUNTED: Final = frozenset({"audit_entries", "nonces"})
 _REFUSED: Final = frozenset({400, 403, 404})
 _NOT_FURNISHED: Final = frozenset({"GET /v1/schemes/collect/{schemeId}/published"})
 """What even the owner has not got: production has no app yet that collects, so no collect scheme can be published."""
-_NEVER_SHARED: Final = ("jobId", "schemeId", "draftId", "id", "financialInstrumentId", "transactionId", "tenantId", "publicKey")
+_NEVER_SHARED: Final = (
+    "jobId", "schemeId", "draftId", "id", "financialInstrumentId", "transactionId", "tenantId", "publicKey",
+)  # fmt: skip
 """Path parameters that are ids: somebody else's is never anything of one's own."""
 _FAR_OFF: Final = "2099-12-31"
 _IBAN: Final = "DE89370400440532013000"
@@ -101,8 +103,8 @@ async def check_segregation(bench: Workbench) -> Figure:
         envelopes = await _check_envelopes(findings, bench, scene)
         tenants = await _check_regions(findings, bench, scene)
     return findings.figure(
-        f"{tables} tables and {routes} routes walked as another tenant: 0 rows seen or changed; {envelopes} kinds of envelope "
-        f"don't open elsewhere; {tenants} tenants each in one of {len(bench.config.regions)} regions"
+        f"{tables} tables and {routes} routes walked as another tenant: 0 rows seen or changed; {envelopes} kinds of "
+        f"envelope don't open elsewhere; {tenants} tenants each in one of {len(bench.config.regions)} regions"
     )
 
 
@@ -127,7 +129,7 @@ async def _check_locks(findings: Findings, bench: Workbench, region: str) -> Non
             (APP_ROLE,),
         )
         row = await cursor.fetchone()
-        findings.expect(row == (False, False), "the application's role has privileges that get round row-level security")
+        findings.expect(row == (False, False), "the application's role can get round row-level security")
     async with bench.databases.operation(PROVER, region=region) as op:
         user = await op.row("select current_user")
         findings.expect(user == (APP_ROLE,), f"the application is connected as {user and user[0]}")
@@ -277,7 +279,7 @@ async def _walk_routes(findings: Findings, bench: Workbench, scene: Stage, belon
         stranger, rightful = (tenant, owner) if endpoint.level == "tenant" else (account, owners_account)
         swapped = {"x_account_id": str(scene.here.account_id), "x_tenant_id": str(scene.here.tenant_id)}
         answer = await stranger.send(endpoint.method, path, body, **swapped)
-        findings.expect(answer.status == 403, f"{endpoint} answers {answer.status} to somebody who names another tenant")
+        findings.expect(answer.status == 403, f"{endpoint} answers {answer.status} when another tenant is named")
         if "{" in endpoint.path or endpoint.method == "GET":
             answer = await stranger.send(endpoint.method, path, body)
             _check_answer(findings, endpoint, path, answer, belongings)
@@ -285,7 +287,7 @@ async def _walk_routes(findings: Findings, bench: Workbench, scene: Stage, belon
             answer = await rightful.send("GET", path)
             findings.expect(answer.status == 200, f"{endpoint} answers {answer.status} to the owner: nothing is shown")
     await _try_to_borrow(findings, tenant, belongings)
-    findings.expect(await _fingerprint(bench, scene.here) == before, "another tenant's requests changed a tenant's rows")
+    findings.expect(await _fingerprint(bench, scene.here) == before, "another tenant's requests changed rows")
     return len(routes)
 
 
@@ -311,7 +313,9 @@ async def _try_to_borrow(findings: Findings, caller: Caller, belongings: _Belong
         answer = await caller.send("POST", _ORDERS, order)
         if answer.status < 300:
             answer = await caller.send("GET", f"{_ORDERS}/{ref}")
-            findings.expect(wanted.encode() not in answer.body, f"another tenant's {name} can be used in an instruction")
+            findings.expect(
+                wanted.encode() not in answer.body, f"another tenant's {name} can be used in an instruction"
+            )
         else:
             findings.expect(answer.status == 400, f"using another tenant's {name} is answered {answer.status}")
 
@@ -355,11 +359,10 @@ async def _fingerprint(bench: Workbench, seat: Seat) -> Mapping[str, str]:
     async with bench.admin(seat.region) as connection:
         for table in await _tables(connection):
             if table.name not in _UNCOUNTED:
-                statement = sql.SQL("select md5(string_agg(t::text, ' ' order by t::text)) from {} t where {} = any(%s)")
-                cursor = await connection.execute(
-                    statement.format(sql.Identifier(table.name), sql.Identifier(table.column)),
-                    (list(table.belongs_to(seat)),),
-                )
+                statement = sql.SQL(
+                    "select md5(string_agg(t::text, ' ' order by t::text)) from {} t where {} = any(%s)"
+                ).format(sql.Identifier(table.name), sql.Identifier(table.column))
+                cursor = await connection.execute(statement, (list(table.belongs_to(seat)),))
                 row = await cursor.fetchone()
                 found[table.name] = str(row and row[0])
     return found
@@ -387,12 +390,11 @@ async def _walk_tables(findings: Findings, bench: Workbench, scene: Stage) -> in
             )
             cursor = await connection.execute(statement, (list(table.belongs_to(here)),))
             row = await cursor.fetchone()
-            if findings.expect(row is not None, f"{table.name} has no row of the tenant that others could get at") and row:
+            findings.expect(row is not None, f"{table.name} has no row that others could get at: nothing is shown")
+            if row is not None:
                 samples[table] = str(row[0])
     for tenant in (other.tenant_id, None):
-        async with bench.databases.operation(
-            PROVER, account=other.account_id, tenant=tenant, region=here.region
-        ) as op:
+        async with bench.databases.operation(PROVER, account=other.account_id, tenant=tenant, region=here.region) as op:
             for table, sample in samples.items():
                 await _try_table(findings, op, table, here, sample)
     return len(samples)
@@ -401,7 +403,9 @@ async def _walk_tables(findings: Findings, bench: Workbench, scene: Stage) -> in
 async def _try_table(findings: Findings, op: Operation, table: _Table, owner: Seat, sample: str) -> None:
     name, column, theirs = sql.Identifier(table.name), sql.Identifier(table.column), list(table.belongs_to(owner))
     owned = sql.SQL("{} = any(%s)").format(column)
-    add = sql.SQL("insert into {0} overriding system value select (row).* from (select %s::{0} as row) s").format(name)
+    add = sql.SQL("insert into {0} overriding system value select (row).* from (select %s::{0} as row) copied").format(
+        name
+    )
     attempts = (
         ("seen", sql.SQL("select from {} where {}").format(name, owned), theirs),
         ("changed", sql.SQL("update {} set {} = {} where {}").format(name, column, column, owned), theirs),
@@ -446,7 +450,8 @@ async def _check_envelopes(findings: Findings, bench: Workbench, scene: Stage) -
         )
     async with bench.databases.operation(PROVER, account=other.account_id, tenant=other.tenant_id) as op:
         copied = await op.row("select sealed from orders where order_id = %s", order_id)
-        findings.expect(copied is not None and copied[0] == found["orders"][1], "the copied order is not where it was put")
+        there = copied is not None and copied[0] == found["orders"][1]
+        findings.expect(there, "the copied order is not where it was put: nothing is shown")
         for table, (row_id, sealed) in found.items():
             try:
                 op.cipher.open(table, "sealed", row_id.bytes, sealed)
@@ -477,7 +482,9 @@ async def _check_regions(findings: Findings, bench: Workbench, scene: Stage) -> 
                     (residents,),
                 )
                 strangers = await cursor.fetchall()
-                findings.expect(not strangers, f"{region}.{table.name} has rows of {len(strangers)} tenants from elsewhere")
+                findings.expect(
+                    not strangers, f"{region}.{table.name} has rows of {len(strangers)} tenants from elsewhere"
+                )
     findings.expect(len(databases) == len(bench.config.regions), "two regions share one database")
     for seat in scene.seats:
         for region in bench.config.regions:
@@ -486,5 +493,6 @@ async def _check_regions(findings: Findings, bench: Workbench, scene: Stage) -> 
             ) as op:
                 row = await op.row("select count(*) from tenants where tenant_id = %s", seat.tenant_id)
             expected = int(region == seat.region)
-            findings.expect(row == (expected,), f"a tenant of {seat.region} is found {row and row[0]} times in {region}")
+            found = row[0] if row else 0
+            findings.expect(found == expected, f"a tenant of {seat.region} is found {found} times in {region}")
     return len(homes)

@@ -49,8 +49,8 @@ async def check_tokens(bench: Workbench) -> Figure:
     closed = sum(str(endpoint) not in OPEN for endpoint in bench.endpoints)
     kinds = len(credentials["tenant"]) + 1  # and none at all
     return findings.figure(
-        f"{closed} of {len(bench.endpoints)} routes closed to strangers, {kinds} kinds of bad credential refused on each; "
-        "sign-in refuses replays, wrong signatures and clocks ten minutes off; private halves are nowhere to be read"
+        f"{closed} of {len(bench.endpoints)} routes closed to strangers, {kinds} kinds of bad credential refused on "
+        "each; sign-in refuses replays, wrong signatures and clocks ten minutes off; private halves are nowhere to read"
     )
 
 

@@ -15,7 +15,18 @@ import psutil
 from psycopg.conninfo import conninfo_to_dict
 
 from strongroom.database.databases import url_of
-from strongroom.trust.probes import MODERN, OLD, TIMEOUT_S, TLS_1_0, TLS_1_1, TLS_1_2, WEAK, accepts, says_to_plain_http
+from strongroom.outbound import NoAnswer, NotSent
+from strongroom.trust.probes import (
+    MODERN,
+    OLD,
+    TIMEOUT_S,
+    TLS_1_0,
+    TLS_1_1,
+    TLS_1_2,
+    WEAK,
+    accepts,
+    says_to_plain_http,
+)
 from strongroom.trust.verdicts import Figure, Findings
 from strongroom.trust.workbench import Listener, Workbench
 
@@ -73,7 +84,11 @@ async def _handshake(listener: Listener, version: ssl.TLSVersion) -> str:
 
 
 async def _check_hsts(findings: Findings, bench: Workbench) -> None:
-    answer = await bench.outbound.request("GET", f"{bench.api.url}/health")
+    try:
+        answer = await bench.outbound.request("GET", f"{bench.api.url}/health")
+    except (NotSent, NoAnswer) as failure:
+        findings.breach(f"API: no answer over verified TLS ({failure})")
+        return
     policy = answer.headers.get("strict-transport-security", "")
     seconds = policy.partition("max-age=")[2].partition(";")[0].strip()
     findings.expect(
@@ -95,7 +110,9 @@ async def _check_database(findings: Findings, bench: Workbench) -> str:
         parts = conninfo_to_dict(url_of(bench.admin_url, name).reveal())
         if all(host.startswith("/") for host in str(parts.get("host", "")).split(",")):
             return "database by a local socket"
-        findings.expect(parts.get("sslmode") == "verify-full", f"the database is reached with sslmode {parts.get('sslmode')}")
+        mode = parts.get("sslmode")
+        if not findings.expect(mode == "verify-full", f"the database is reached with sslmode {mode}"):
+            break
         async with bench.admin(name) as connection:
             cursor = await connection.execute("select ssl, version from pg_stat_ssl where pid = pg_backend_pid()")
             row = await cursor.fetchone()

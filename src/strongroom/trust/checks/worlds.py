@@ -8,7 +8,6 @@ relabelled. Nothing is ever copied into this installation.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from typing import Final
 
 from psycopg import sql
@@ -18,19 +17,14 @@ from strongroom.kernel.config import Environment
 from strongroom.kernel.errors import Refused as ClaimRefused
 from strongroom.rails.marketplace import SIMULATOR, find_app
 from strongroom.trust.client import SIGN_IN, Caller, Client, Key
-from strongroom.trust.stage import ACCOUNTS, stage
+from strongroom.trust.stage import ACCOUNTS, TENANTS, stage
 from strongroom.trust.verdicts import Figure, Findings
 from strongroom.trust.workbench import Workbench
 
-_OF_ACCOUNT: Final = "account_id = any(%(accounts)s)"
-_DIRECTORY: Final[Mapping[str, str]] = {"accounts": _OF_ACCOUNT, "tenants": _OF_ACCOUNT, "api_keys": _OF_ACCOUNT}
-_REGION: Final[Mapping[str, str]] = {
-    "accounts": _OF_ACCOUNT,
-    "tenants": _OF_ACCOUNT,
-    "data_keys": "scope_id = any(%(accounts)s) or scope_id in (select tenant_id from tenants where " + _OF_ACCOUNT + ")",
-    "api_keys": _OF_ACCOUNT,
-}
-"""Table → which rows a key needs to work. Those that refer to others come last."""
+_DIRECTORY: Final = {"accounts": "account_id", "tenants": "account_id", "api_keys": "account_id"}
+_REGION: Final = {**_DIRECTORY, "data_keys": "scope_id"}
+"""Table → whose rows a key needs to work, those that refer to others last."""
+_OWNERS: Final = [*ACCOUNTS, *TENANTS]
 
 
 async def check_worlds(bench: Workbench) -> Figure:
@@ -55,8 +49,8 @@ async def check_worlds(bench: Workbench) -> Figure:
                 production = scene if ours is Environment.PRODUCTION else elsewhere
                 await _check_simulator(findings, await production.caller(production.here))
     return findings.figure(
-        f"keys and tokens of {ours} refused by a new {theirs} installation and the other way round, also with their rows "
-        f"copied and relabelled; folders, databases and simulator kept apart ({findings.checked} attempts)"
+        f"keys and tokens of {ours} refused by a new {theirs} installation and the other way round, also with their "
+        f"rows copied and relabelled; folders, databases and simulator kept apart ({findings.checked} attempts)"
     )
 
 
@@ -110,13 +104,12 @@ async def _copy(source: Workbench, target: Workbench, region: str) -> None:
     """Carry the rows that a key needs into the throw-away installation."""
     for name, tables in ((DIRECTORY, _DIRECTORY), (region, _REGION)):
         async with source.admin(name) as reader, target.admin(name) as writer, writer.transaction():
-            for table, condition in tables.items():
-                rows = sql.SQL("copy (select * from {} where " + condition + ") to stdout (format binary)")
+            for table, column in tables.items():
+                rows = sql.SQL("copy (select * from {} where {} = any(%s)) to stdout (format binary)").format(
+                    sql.Identifier(table), sql.Identifier(column)
+                )
                 into = sql.SQL("copy {} from stdin (format binary)").format(sql.Identifier(table))
-                async with (
-                    reader.cursor().copy(rows.format(sql.Identifier(table)), {"accounts": list(ACCOUNTS)}) as taken,
-                    writer.cursor().copy(into) as given,
-                ):
+                async with reader.cursor().copy(rows, (_OWNERS,)) as taken, writer.cursor().copy(into) as given:
                     async for piece in taken:
                         await given.write(piece)
 
@@ -134,6 +127,6 @@ async def _remove(target: Workbench, region: str) -> None:
         async with target.admin(name) as connection, connection.transaction():
             if name == region:
                 await connection.execute("delete from nonces")
-            for table, condition in reversed(tables.items()):
-                statement = sql.SQL("delete from {} where " + condition).format(sql.Identifier(table))
-                await connection.execute(statement, {"accounts": list(ACCOUNTS)})
+            for table, column in reversed(tables.items()):
+                statement = sql.SQL("delete from {} where {} = any(%s)")
+                await connection.execute(statement.format(sql.Identifier(table), sql.Identifier(column)), (_OWNERS,))
