@@ -106,8 +106,8 @@ async def test_the_largest_body(tenant: Client) -> None:
 async def test_the_last_of_duplicate_names_wins(tenant: Client) -> None:
     body = (
         b'{"orderRef": "first", "orderRef": "o-1", "metadata": {"a": "1", "a": "2"}, "instructions": ['
-        b'{"instructionRef": "i-1", "customerRef": "c-1", "direction": "DEBIT", "direction": "CREDIT", "amount": "1.00",'
-        b' "amount": 2.5, "currency": "EUR", "country": "DE", "settledByDate": "2030-12-01"}]}'
+        b'{"instructionRef": "i-1", "customerRef": "c-1", "direction": "DEBIT", "direction": "CREDIT", '
+        b'"amount": "1.00", "amount": 2.5, "currency": "EUR", "country": "DE", "settledByDate": "2030-12-01"}]}'
     )
     answer = await tenant.post(ORDERS, content=body)
     assert answer.json()["orderRef"] == "o-1"

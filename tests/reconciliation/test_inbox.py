@@ -207,6 +207,21 @@ async def test_a_disk_that_refuses_leaves_the_file_for_later(bank: BankWorld, pa
     assert await bank.stored() == (1, 1)
 
 
+async def test_a_file_that_meets_damaged_rows_waits_and_holds_up_nothing_else(bank: BankWorld, paid: Paid) -> None:
+    drop(bank, "1.xml", statement(execution(paid)), age_s=90)
+    drop(bank, "2.xml", statement(entry(1), name="S-2", sequence=2), age_s=60)
+    async with bank.operation() as op:
+        row = await op.row("select sealed from transactions where transaction_id = %s", paid.transaction_id)
+        assert row is not None
+        await op.run("update transactions set sealed = 'x' where transaction_id = %s", paid.transaction_id)
+    assert [result.name for result in await bank.sweep()] == ["2.xml"]
+    assert lying(bank) == ["done/2.xml", "taken/1.xml"]
+    async with bank.operation() as op:
+        await op.run("update transactions set sealed = %s where transaction_id = %s", row[0], paid.transaction_id)
+    assert [result.name for result in await bank.sweep()] == ["1.xml"]
+    assert await bank.stored() == (2, 2)
+
+
 SWEEPER = """
 import asyncio, sys
 from pathlib import Path

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from strongroom.assembly import App
-from strongroom.kernel.errors import Conflict, Forbidden, Invalid, NotFound, Refused
+from strongroom.kernel.errors import Collided, Conflict, Forbidden, Invalid, NotFound, Refused
 from strongroom.payments.instructions import decode_transaction
 from strongroom.payments.transactions import apply_outcomes
 from strongroom.rails.contract import Outcome, OutcomeKind
@@ -206,7 +206,7 @@ async def test_a_payment_that_is_booked_again_later_is_a_break(bank: BankWorld) 
 async def test_the_database_itself_keeps_a_payment_from_being_matched_twice(bank: BankWorld) -> None:
     [paid] = await pay(bank, 5_000)
     imported = await one(bank, statement(execution(paid), entry(1)))
-    with pytest.raises(Exception, match="statement_entries_once"):
+    with pytest.raises(Collided) as refused:
         async with bank.operation() as op:
             await op.run(
                 "update statement_entries set state = 'MATCHED', role = 'EXECUTION', transaction_id = %s "
@@ -214,6 +214,7 @@ async def test_the_database_itself_keeps_a_payment_from_being_matched_twice(bank
                 paid.transaction_id,
                 imported.statement_id,
             )
+    assert "statement_entries_once" in str(refused.value.__cause__)
 
 
 class TestNotifications:

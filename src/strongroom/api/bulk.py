@@ -284,7 +284,10 @@ async def _csv_lines(call: Call) -> AsyncIterator[tuple[int, bytes, bulk.Line | 
     first = await anext(lines, None)
     if first is None:
         raise Invalid(Failure("CSV_HEADER_MISSING", "The CSV is empty; its first line must name the columns."))
-    text = first.decode("utf-8-sig", errors="replace")
+    try:
+        text = first.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise Invalid(Failure("CSV_NOT_UTF_8", "The CSV's first line is not UTF-8; save the file as UTF-8.")) from None
     delimiter = max(",;\t|", key=text.count)
     header = _csv_header(text, delimiter)
     yield 1, first, None

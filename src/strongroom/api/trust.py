@@ -41,7 +41,7 @@ async def _page(call: Call) -> Reply:
 
 async def _data(call: Call) -> Reply:
     verdicts = await last_verdicts(call.services.databases, CHECKS)
-    return Reply(200, [VerdictBody(**{**verdict.as_data(), "figure": public_figure(verdict)}) for verdict in verdicts])
+    return Reply(200, [_body(verdict) for verdict in verdicts])
 
 
 def public_figure(verdict: Verdict) -> str:
@@ -85,6 +85,10 @@ says so: what no check shows yet is listed as unbuilt.</p>
 """
 
 
+def _body(verdict: Verdict) -> VerdictBody:
+    return msgspec.convert({**verdict.as_data(), "figure": public_figure(verdict)}, VerdictBody)
+
+
 def _group(group: Group, verdicts: Sequence[Verdict], now: datetime) -> str:
     promises = {promise.id: promise for promise in PROMISES}
     proven = sum(verdict.colour is Colour.GREEN for verdict in verdicts)
@@ -108,8 +112,9 @@ def _row(promise: Promise, verdict: Verdict, now: datetime) -> str:
         if age is None and promise.id not in CHECKS
         else f'<p class="figure">{escape(public_figure(verdict))}{when}</p>\n'
     )
+    said = f"<strong>{_SAID[verdict.colour]}</strong>"
     return f"""<li class="{verdict.colour.value}" id="{promise.id}">
-<p class="promise"><code>{promise.id}</code> <span>{escape(promise.sentence)}</span> <strong>{_SAID[verdict.colour]}</strong></p>
+<p class="promise"><code>{promise.id}</code> <span>{escape(promise.sentence)}</span> {said}</p>
 {figure}<p class="standards">{_standards(promise)}</p>
 </li>
 """

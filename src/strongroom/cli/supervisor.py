@@ -28,10 +28,12 @@ log = structlog.get_logger(__name__)
 START_TIMEOUT_S: Final = 60.0
 STOP_TIMEOUT_S: Final = 30.0
 FIRST_PAUSE_S: Final = 0.5
-LONGEST_PAUSE_S: Final = 30.0
+LONGEST_PAUSE_S: Final = 15.0
 """A part that dies again and again is started again after pauses that double, up to this."""
-STEADY_AFTER_S: Final = 60.0
+STEADY_AFTER_S: Final = 10.0
 """A part that lived this long starts with the first pause again."""
+DATABASE_PAUSE_S: Final = 2.0
+"""How long a database that doesn't start is left alone."""
 CERTIFICATES_EVERY_S: Final = 10.0
 """How often it is looked whether a certificate is due for renewal, or was replaced."""
 _LOOK_EVERY_S: Final = 0.25
@@ -117,6 +119,7 @@ class Supervisor:
     def __init__(self, installation: Installation) -> None:
         self._installation = installation
         self._told_to_stop = threading.Event()
+        self._database_due_at = 0.0
 
     def run(self) -> None:
         """Start everything, and return when everything is stopped again (SIGINT, SIGTERM, SIGHUP).
@@ -183,13 +186,14 @@ class Supervisor:
 
     def _look_after_database(self) -> None:
         server = self._installation.server
-        if server is None or server.alive:
+        if server is None or server.alive or time.monotonic() < self._database_due_at:
             return
         log.warning("serve.database_ended")
         try:
             server.start()
         except Unavailable as error:
             log.warning("serve.database_not_started", code=error.code, message=str(error))
+            self._database_due_at = time.monotonic() + DATABASE_PAUSE_S
 
     def _announce(self) -> bool:
         """Say where everything is, once the API accepts connections."""

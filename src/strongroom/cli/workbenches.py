@@ -166,7 +166,7 @@ async def listening(application: Any, port: int, certificate: Certificate) -> As
         await _wait_for(port, lambda: not serving.done(), "API")
         yield
     finally:
-        server.stop()
+        server.stop()  # type: ignore[no-untyped-call]  # Granian has no types here
         await serving
 
 

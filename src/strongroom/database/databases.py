@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 from uuid import UUID
 
@@ -34,7 +37,14 @@ log = structlog.get_logger(__name__)
 
 APP_ROLE: Final = "strongroom_app"
 DIRECTORY: Final = "directory"
-POOL_WAIT_S: Final = 10
+POOL_WAIT_S: Final = 5
+"""How long an operation waits for a connection: long enough for a database that restarts to come back."""
+RECONNECT_S: Final = 2
+"""A pool that can't connect for so long counts as cut off; it goes on trying whenever somebody asks."""
+CUT_OFF_WAIT_S: Final = 1
+"""How long an operation waits for a connection when the pool is cut off."""
+DRAIN_EVERY_S: Final = 1
+"""A pool is renewed at most so often."""
 STATEMENT_TIMEOUT_S: Final = 30
 CiphersFor = Callable[[Connection, UUID], Awaitable[Cipher]]
 
@@ -141,6 +151,8 @@ class Databases:
         self._ciphers = ciphers
         self._tenants: dict[TenantId, tuple[AccountId, str]] = {}
         self._accounts: dict[AccountId, str] = {}
+        self._cut_off: set[str] = set()
+        self._drained_at_s: dict[str, float] = {}
         self._pools = {
             name: AsyncConnectionPool(
                 url_of(admin_url, name, user=APP_ROLE, password=app_password).reveal(),
@@ -148,9 +160,11 @@ class Databases:
                 max_size=2 if name == DIRECTORY else connections,
                 timeout=POOL_WAIT_S,
                 kwargs={"autocommit": True},
-                configure=_configure,
+                configure=partial(self._configure, name),
                 check=None,
                 open=False,
+                reconnect_timeout=RECONNECT_S,
+                reconnect_failed=lambda pool: self._cut_off.add(pool.name),
                 name=name,
             )
             for name in (DIRECTORY, *regions)
@@ -195,7 +209,7 @@ class Databases:
         if actor.key_id is not None and key is None and await self.find_key(actor.key_id) is None:
             raise _revoked()
         with _translated():
-            async with self._pools[region].connection() as connection:
+            async with self._connection(region) as connection:
                 committing = False
                 try:
                     await _begin(connection, account, tenant, key)
@@ -265,14 +279,32 @@ class Databases:
     async def directory(self) -> AsyncIterator[Connection]:
         """A transaction in the directory."""
         with _translated():
-            async with self._pools[DIRECTORY].connection() as connection, connection.transaction():
+            async with self._connection(DIRECTORY) as connection, connection.transaction():
                 yield connection
 
     async def _directory_row(self, statement: str, *parameters: object) -> tuple[Any, ...] | None:
         with _translated():
-            async with self._pools[DIRECTORY].connection() as connection:
+            async with self._connection(DIRECTORY) as connection:
                 cursor = await connection.execute(statement.encode(), parameters, binary=True)
                 return await cursor.fetchone()
+
+    @contextlib.asynccontextmanager
+    async def _connection(self, name: str) -> AsyncIterator[Connection]:
+        """A connection out of a pool. When one is lost the others are probably lost too, so all of them are renewed."""
+        pool = self._pools[name]
+        async with pool.connection(timeout=CUT_OFF_WAIT_S if name in self._cut_off else POOL_WAIT_S) as connection:
+            try:
+                yield connection
+            finally:
+                now_s = time.monotonic()
+                if connection.broken and now_s - self._drained_at_s.get(name, -math.inf) >= DRAIN_EVERY_S:
+                    self._drained_at_s[name] = now_s
+                    await pool.drain()
+
+    async def _configure(self, name: str, connection: Connection) -> None:
+        packed.register(connection.adapters)
+        await connection.execute(f"set statement_timeout = '{STATEMENT_TIMEOUT_S}s'")
+        self._cut_off.discard(name)
 
 
 def _revoked() -> Unauthenticated:
@@ -327,11 +359,6 @@ def _check_commit(cursor: psycopg.AsyncCursor[Any]) -> None:
     """A transaction in which something failed is rolled back by `commit` without an error; that must not look done."""
     if cursor.statusmessage != "COMMIT":
         raise RuntimeError("an error of the database was swallowed in an operation, so nothing of it was kept")
-
-
-async def _configure(connection: Connection) -> None:
-    packed.register(connection.adapters)
-    await connection.execute(f"set statement_timeout = '{STATEMENT_TIMEOUT_S}s'")
 
 
 @contextlib.contextmanager

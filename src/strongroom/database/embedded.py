@@ -20,6 +20,7 @@ import tempfile
 from pathlib import Path
 from typing import IO, Final
 
+import psutil
 import structlog
 
 from strongroom.kernel.errors import Failure, Unavailable
@@ -30,6 +31,8 @@ log = structlog.get_logger(__name__)
 ADMIN: Final = "postgres"
 SYSTEM_USER: Final = "strongroom-db"
 START_TIMEOUT_S: Final = 60
+ORPHANS_END_S: Final = 5
+"""How long the children of a killed server may take to end."""
 _SOCKET_PATH_LIMIT: Final = 100
 _SETTINGS: Final = {
     "listen_addresses": "",
@@ -108,11 +111,13 @@ class EmbeddedServer:
     @property
     def alive(self) -> bool:
         """Whether the server's main process is there (cheap; tells nothing about its health)."""
+        pid = self._main_pid()
         try:
-            os.kill(int((self.data / "postmaster.pid").read_text().split("\n", 1)[0]), 0)
-        except (FileNotFoundError, ProcessLookupError, ValueError):
+            # The number may be somebody else's by now, and a killed process keeps its own until it is buried.
+            process = psutil.Process(pid)
+            return process.name().startswith("postgres") and process.status() != psutil.STATUS_ZOMBIE
+        except (psutil.NoSuchProcess, ValueError):
             return False
-        return True
 
     def start(self) -> None:
         """Make the cluster when there is none, and start it when it isn't running.
@@ -124,13 +129,14 @@ class EmbeddedServer:
             fcntl.flock(starting, fcntl.LOCK_EX)
             if not (self.data / "PG_VERSION").exists():
                 self._initialise()
-            if not self._running():
+            if not self.alive:
+                self._clear_away()
                 self._launch()
             self._lock = (self.directory / "users.lock").open("wb")
             fcntl.flock(self._lock, fcntl.LOCK_SH)
 
     def stop(self) -> None:
-        """Leave; the last one to leave stops the server."""
+        """Leave; the last one to leave stops the server, if it is still there."""
         if self._lock is None:
             return
         with (self.directory / "starting.lock").open("wb") as starting:
@@ -140,7 +146,8 @@ class EmbeddedServer:
             except BlockingIOError:
                 pass
             else:
-                self._run("pg_ctl", "-D", str(self.data), "-m", "fast", "-w", "stop")
+                if self.alive:
+                    self._run("pg_ctl", "-D", str(self.data), "-m", "fast", "-w", "stop")
             self._lock.close()
             self._lock = None
 
@@ -204,12 +211,38 @@ class EmbeddedServer:
                 )
             ) from error
 
-    def _running(self) -> bool:
+    def _main_pid(self) -> int:
+        """The main process's number as it wrote it down; -1 when there is none."""
         try:
-            self._run("pg_ctl", "-D", str(self.data), "status")
-        except Unavailable:
-            return False
-        return True
+            return int((self.data / "postmaster.pid").read_text().split("\n", 1)[0])
+        except (FileNotFoundError, ValueError):
+            return -1
+
+    def _clear_away(self) -> None:
+        """Remove what a killed main process left, so that the next one isn't kept from starting.
+
+        Its children end by themselves within moments; as long as one is left, the data must not be touched, so those
+        that take long are killed. The lock file goes last: PostgreSQL takes whoever has its number now for the owner.
+        """
+        if self._main_pid() < 0:
+            return
+        _, stubborn = psutil.wait_procs(self._orphans(), timeout=ORPHANS_END_S)
+        for orphan in stubborn:
+            orphan.kill()
+        psutil.wait_procs(stubborn, timeout=ORPHANS_END_S)
+        if not self._orphans():
+            (self.data / "postmaster.pid").unlink(missing_ok=True)
+
+    def _orphans(self) -> list[psutil.Process]:
+        """The server's processes that are left: those that work in its data directory."""
+        here = str(self.data.resolve())
+        return [
+            process
+            for process in psutil.process_iter(["name", "cwd", "status"])
+            if process.info["cwd"] == here
+            and process.info["name"].startswith("postgres")
+            and process.info["status"] != psutil.STATUS_ZOMBIE
+        ]
 
     def _run(self, program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         user = _system_user()

@@ -31,7 +31,6 @@ from strongroom.rails.marketplace import find_app
 
 MAX_NAME_LENGTH: Final = 100
 MAX_CODE_LENGTH: Final = 50
-_SCHEME_ID: Final = re.compile("[0-9A-F]{32}", re.ASCII)
 MAX_RULES: Final = 100
 MAX_APPS_IN_RULE: Final = 20
 MAX_PRIORITY: Final = 1_000_000

@@ -29,7 +29,7 @@ import structlog
 
 from strongroom.database import Databases
 from strongroom.kernel.actors import system
-from strongroom.kernel.errors import Failure, Refused, StrongroomError, TooLarge
+from strongroom.kernel.errors import Failure, Refused, StrongroomError, TooLarge, Unavailable
 from strongroom.kernel.ids import TenantId, parse_uuid
 from strongroom.reconciliation.statements import MAX_REPORT_BYTES, Imported, Report, import_report, read_report
 
@@ -64,14 +64,28 @@ async def import_inbox(databases: Databases, files_dir: Path) -> list[ImportResu
     for folder, tenant_id in await asyncio.to_thread(_folders, files_dir / "inbox"):
         try:
             await databases.locate_tenant(tenant_id)
-            for path in await asyncio.to_thread(_claim, folder):
-                result = await _take_in(databases, tenant_id, folder, path)
-                if result is not None:
-                    results.append(result)
+            paths = await asyncio.to_thread(_claim, folder)
         except (StrongroomError, OSError) as error:
-            code = error.code if isinstance(error, StrongroomError) else type(error).__name__
-            log.warning("inbox.not_now", folder=folder.name, code=code)
+            _not_now(folder, error)
+            continue
+        for path in paths:
+            try:
+                result = await _take_in(databases, tenant_id, folder, path)
+            except Unavailable as error:
+                _not_now(folder, error)
+                break
+            except (StrongroomError, OSError) as error:
+                _not_now(folder, error)
+                continue
+            if result is not None:
+                results.append(result)
     return results
+
+
+def _not_now(folder: Path, error: StrongroomError | OSError) -> None:
+    """Files stay where they are; the next sweep tries again."""
+    code = error.code if isinstance(error, StrongroomError) else type(error).__name__
+    log.warning("inbox.not_now", folder=folder.name, code=code)
 
 
 async def _take_in(databases: Databases, tenant_id: TenantId, folder: Path, path: Path) -> ImportResult | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 
 from strongroom.database import Databases
@@ -25,7 +25,7 @@ async def keep(databases: Databases, verdicts: Sequence[Verdict]) -> None:
                 )
 
 
-async def last_verdicts(databases: Databases, checkable: Sequence[str]) -> Sequence[Verdict]:
+async def last_verdicts(databases: Databases, checkable: Collection[str]) -> Sequence[Verdict]:
     """How every promise stood when it was last checked. `checkable` are the ids of promises that have a check."""
     async with databases.directory() as directory:
         cursor = await directory.execute(

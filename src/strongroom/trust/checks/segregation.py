@@ -33,7 +33,7 @@ from strongroom.trust.verdicts import Figure, Findings
 from strongroom.trust.workbench import AdminConnection, Endpoint, Workbench
 
 OUTSIDE: Final = frozenset({"due_work"})
-"""Tables with a tenant's id that stand outside tenancy, on purpose: ids and days, read by the worker for all tenants."""
+"""Tables with a tenant's id that stand outside tenancy, on purpose: ids and days, which the worker reads."""
 _SCOPES: Final = ("tenant_id", "scope_id", "account_id", "public_key")
 """The column that says whose a row is: the first of these that a table has."""
 _SEALED: Final[Mapping[str, str]] = {
@@ -74,12 +74,13 @@ class _Table:
 
     def belongs_to(self, seat: Seat) -> Sequence[UUID]:
         """What stands in `column` in the seat's rows."""
-        return {
+        owners: Mapping[str, Sequence[UUID]] = {
             "tenant_id": [seat.tenant_id],
             "scope_id": [seat.tenant_id, seat.account_id],
             "account_id": [seat.account_id],
             "public_key": [seat.key.public_key, seat.account_key.public_key],
-        }[self.column]
+        }
+        return owners[self.column]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

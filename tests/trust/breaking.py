@@ -1,0 +1,104 @@
+"""Second implementations of what protects the installation, each with one protection missing."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import timedelta
+from uuid import UUID
+
+from strongroom.assembly import Installation
+from strongroom.database.operation import Connection
+from strongroom.identity import Tokens
+from strongroom.kernel.cipher import Cipher
+from strongroom.kernel.clock import Clock, ManualClock
+from strongroom.vault import Keyring
+from tests.certificates import Certificate
+
+_CLEAR = b"\xff in clear: "
+
+
+@dataclass(frozen=True)
+class ClearCipher:
+    """Seals nothing in the columns it is told (`table.column`), or nothing at all."""
+
+    real: Cipher
+    columns: frozenset[str] | None
+
+    def seal(self, table: str, column: str, row: bytes, plaintext: bytes) -> bytes:
+        if self.columns is None or f"{table}.{column}" in self.columns:
+            return _CLEAR + plaintext
+        return self.real.seal(table, column, row, plaintext)
+
+    def open(self, table: str, column: str, row: bytes, envelope: bytes) -> bytes:
+        if envelope.startswith(_CLEAR):
+            return envelope[len(_CLEAR) :]
+        return self.real.open(table, column, row, envelope)
+
+    def index(self, table: str, column: str, value: str) -> bytes:
+        return self.real.index(table, column, value)
+
+
+def clear_keyring(*columns: str) -> type[Keyring]:
+    """A keyring whose ciphers leave these columns in clear; all of them when none is named."""
+
+    class ClearKeyring(Keyring):
+        async def cipher_for(self, connection: Connection, scope: UUID) -> Cipher:
+            return ClearCipher(await super().cipher_for(connection, scope), frozenset(columns) or None)
+
+    return ClearKeyring
+
+
+class SharedKeyring(Keyring):
+    """Gives everybody the cipher of whoever came first."""
+
+    _first: Cipher | None = None
+
+    async def cipher_for(self, connection: Connection, scope: UUID) -> Cipher:
+        own = await super().cipher_for(connection, scope)
+        if self._first is None:
+            self._first = own
+        return self._first
+
+
+class LateInstallation(Installation):
+    """Reads tokens by a clock that is an hour slow, so that it takes expired ones."""
+
+    def tokens(self, clock: Clock) -> Tokens:
+        return super().tokens(ManualClock(clock.now() - timedelta(hours=1)))
+
+
+@contextlib.asynccontextmanager
+async def tls_server(certificate: Certificate, minimum: ssl.TLSVersion, *, ciphers: str) -> AsyncIterator[int]:
+    """A TLS server on the loopback interface that takes whatever it is told to take; its port."""
+    context = certificate.server_context()
+    context.minimum_version = minimum
+    context.set_ciphers(ciphers)
+    async with _server(context) as port:
+        yield port
+
+
+@contextlib.asynccontextmanager
+async def plain_server() -> AsyncIterator[int]:
+    """A server that speaks HTTP in clear; its port."""
+    async with _server(None) as port:
+        yield port
+
+
+@contextlib.asynccontextmanager
+async def _server(context: ssl.SSLContext | None) -> AsyncIterator[int]:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+            await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0, ssl=context)
+    async with server:
+        yield server.sockets[0].getsockname()[1]
+
+
