@@ -99,6 +99,7 @@ class Figures:
     attempts: int = 0
     unconfirmed_at_some_time: int = 0
     contradictions: int = 0
+    slowest_s: float = 0.0
     seconds: float = 0.0
 
     def __str__(self) -> str:
@@ -107,8 +108,9 @@ class Figures:
             f"{self.kills.total()} kills ({kills}); {self.sent} instructions sent, {self.acknowledged} acknowledged "
             f"({self.repeated_requests} requests repeated), {len(self.lost)} lost; {self.executed} executed, "
             f"{len(self.doubled)} doubled, {self.refused} refused, {len(self.unended)} without an end, "
-            f"{len(self.wrong)} otherwise than asked; {self.attempts} attempts, {self.unconfirmed_at_some_time} of them "
-            f"unconfirmed at some time, {self.contradictions} contradictions; {self.seconds:.0f} s"
+            f"{len(self.wrong)} otherwise than asked; {self.attempts} attempts, of them {self.unconfirmed_at_some_time} "
+            f"unconfirmed at some time, {self.contradictions} contradictions; slowest answer after "
+            f"{self.slowest_s:.1f} s; {self.seconds:.0f} s in all"
         )
 
 
@@ -123,6 +125,7 @@ class Caller:
         self._keys = (public_key, private_key)
         self._token = ""
         self.repeated = 0
+        self.slowest_s = 0.0
 
     async def done(
         self, method: str, path: str, json_body: Any = None, *, content: bytes = b"", media: str = "application/json"
@@ -134,7 +137,9 @@ class Caller:
         deadline = time.monotonic() + _PATIENCE_S
         pause_s = 0.05
         while True:
+            began = time.monotonic()
             answer = await self._once(method, path, content, media, key)
+            self.slowest_s = max(self.slowest_s, time.monotonic() - began)
             if answer is not None and answer.is_success:
                 return answer.json() if answer.content else None
             said = "no answer" if answer is None else f"{answer.status_code} {answer.text}"
@@ -230,6 +235,7 @@ class Campaign:
                 tasks.create_task(sender())
         self.figures.acknowledged = len(self._acknowledged)
         self.figures.repeated_requests = self.payer.caller.repeated
+        self.figures.slowest_s = self.payer.caller.slowest_s
 
     def _packets(self, count: int) -> Iterator[tuple[bool, list[Wanted]]]:
         left = count
@@ -259,13 +265,13 @@ class Campaign:
     # Killing
 
     async def kill(self, count: int, pause_s: Callable[[random.Random], float]) -> None:
-        """SIGKILL parts at random, each kind about as often, `count` times."""
+        """SIGKILL parts in random order at random times, `count` times; every kind as often as the others."""
+        waiting: list[str] = []
         while self.figures.kills.total() < count:
+            waiting = waiting or self._chance.sample(VICTIMS, len(VICTIMS))
             await asyncio.sleep(pause_s(self._chance))
-            fewest = min(self.figures.kills[name] for name in VICTIMS)
-            name = self._chance.choice([name for name in VICTIMS if self.figures.kills[name] <= fewest + 2])
-            if await asyncio.to_thread(self._kill, name):
-                self.figures.kills[name] += 1
+            if await asyncio.to_thread(self._kill, waiting[-1]):
+                self.figures.kills[waiting.pop()] += 1
 
     def _kill(self, name: str) -> bool:
         try:
@@ -312,7 +318,9 @@ class Campaign:
     async def settle(self, patience_s: float, *, hurry: bool) -> None:
         """Wait until every instruction has come to its end. `hurry`: time passes faster for attempts of the dead."""
         deadline = time.monotonic() + patience_s
-        while await asyncio.to_thread(self._open_instructions, hurry=hurry) and time.monotonic() < deadline:
+        while time.monotonic() < deadline:
+            if await asyncio.to_thread(self._open_instructions, hurry=hurry) == 0:
+                return
             await asyncio.sleep(0.5)
 
     def _open_instructions(self, *, hurry: bool) -> int:
@@ -338,7 +346,8 @@ class Campaign:
         connection.execute(
             "update transactions set updated_at = updated_at - interval '30 seconds', "
             "claimed_until = least(claimed_until, now() - interval '1 second') "
-            "where tenant_id = %s and status in ('UNCONFIRMED', 'PROCESSING') and updated_at > now() - interval '30 seconds'",
+            "where tenant_id = %s and status in ('UNCONFIRMED', 'PROCESSING') "
+            "and updated_at > now() - interval '30 seconds'",
             (self.payer.tenant,),
         )
 
@@ -441,8 +450,3 @@ async def all_up(server: Server, patience_s: float = 60) -> None:
                 pass
             await asyncio.sleep(0.2)
     raise AssertionError(f"it is not up again:\n{server.log[-3000:]}")
-
-
-def log_to(folder: Path, server: Server) -> None:
-    """Keep the server's log, for whoever has to find out what happened."""
-    (folder / "served.log").write_text(server.log)

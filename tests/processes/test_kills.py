@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -32,9 +33,7 @@ async def campaign(
         tasks.create_task(run.kill(kills, lambda chance: min(chance.expovariate(1 / every_s), 4 * every_s)))
     await all_up(server)
     await run.settle(patience_s, hurry=hurry)
-    figures = await run.count()
-    print(figures)
-    return figures
+    return await run.count()
 
 
 def verify(figures: Figures, instructions: int) -> None:
@@ -48,13 +47,18 @@ def verify(figures: Figures, instructions: int) -> None:
 
 
 async def test_parts_are_killed_under_load(server: Server) -> None:
+    """Every kind of process once."""
     figures = await campaign(server, kills=6, instructions=300, every_s=2.5, patience_s=60, hurry=True)
     verify(figures, 300)
     assert figures.kills.total() == 6
 
 
 @pytest.mark.soak
-async def test_two_hundred_kills_during_ten_thousand_instructions(server: Server) -> None:
+async def test_two_hundred_kills_during_ten_thousand_instructions(
+    server: Server, capsys: pytest.CaptureFixture[str]
+) -> None:
     figures = await campaign(server, kills=200, instructions=10_000, every_s=3.0, patience_s=900, hurry=False)
+    with capsys.disabled():
+        sys.stdout.write(f"\n{figures}\n")
     verify(figures, 10_000)
     assert figures.kills.total() == 200

@@ -5,18 +5,27 @@ from __future__ import annotations
 import dataclasses
 import os
 import ssl
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from strongroom.assembly import Installation
+from strongroom.cli.supervisor import choose_port
+from strongroom.cli.workbenches import listening
 from strongroom.database import EmbeddedServer
 from strongroom.kernel.secret import Secret
+from strongroom.outbound import Destination, Outbound
 from strongroom.trust import Listener, Workbench
 from strongroom.trust.checks.transport import check_transport
 from strongroom.trust.probes import OLD, TLS_1_0, accepts
 from tests.certificates import Authority
 from tests.trust.breaking import plain_server, tls_server
+
+
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+HSTS = b"strict-transport-security"
 
 
 @pytest.fixture
@@ -37,6 +46,7 @@ async def test_a_plain_listener_is_red(bench: Workbench) -> None:
     assert any(breach.startswith("simulator: no verified TLS 1.3") for breach in breaches)
 
 
+@pytest.mark.filterwarnings("ignore:ssl.TLSVersion.TLSv1 is deprecated")
 async def test_an_old_version_and_weak_suites_are_red(bench: Workbench, authority: Authority) -> None:
     certificate = authority.issue("127.0.0.1")
     async with tls_server(certificate, ssl.TLSVersion.TLSv1, ciphers="ALL:@SECLEVEL=0") as port:
@@ -73,12 +83,21 @@ async def test_a_certificate_for_another_name_is_red(bench: Workbench, authority
     assert len(breaches) == 2
 
 
-async def test_an_api_without_strict_transport_security_is_red(bench: Workbench) -> None:
-    assert bench.simulator is not None
-    # The simulator's port answers /health over good TLS, but isn't ours to send browsers to.
-    outbound = dataclasses.replace(bench, api=dataclasses.replace(bench.api, port=bench.simulator.port))
-    figure = await check_transport(outbound)
-    assert any("API: no answer over verified TLS" in breach for breach in figure.breaches)
+@pytest.mark.parametrize("policy", [b"", b"max-age=300", b"includeSubDomains"])
+async def test_an_api_without_strict_transport_security_is_red(bench: Workbench, policy: bytes) -> None:
+    async def application(scope: object, receive: object, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(HSTS, policy), (b"content-length", b"0")]})
+        await send({"type": "http.response.body", "body": b""})
+
+    port = choose_port("127.0.0.1", 0)
+    allowed = [Destination(host="127.0.0.1", port=port, loopback_ok=True)]
+    async with (
+        listening(application, port, Installation(bench.config).certificate()),
+        Outbound(allowed=allowed, trust=bench.api.trust) as outbound,
+    ):
+        lax = dataclasses.replace(bench, api=dataclasses.replace(bench.api, port=port), outbound=outbound)
+        figure = await check_transport(lax)
+    assert figure.breaches == (f"API: no strict transport security for a year ({policy.decode()})",)
 
 
 async def test_a_database_on_the_network_is_red(bench: Workbench, tmp_path: Path) -> None:

@@ -304,7 +304,7 @@ async def _csv_lines(call: Call) -> AsyncIterator[tuple[int, bytes, bulk.Line | 
 
 def _csv_header(text: str, delimiter: str) -> list[str]:
     try:
-        header = [name.strip() for name in next(csv.reader([text], delimiter=delimiter), [])]
+        header = [name.strip() for name in next(csv.reader([text], delimiter=delimiter, strict=True), [])]
     except csv.Error as error:
         raise Invalid(
             Failure("CSV_LINE_INVALID", "The first line can't be read: {what}.", {"what": str(error)[:100]})

@@ -303,7 +303,10 @@ class Databases:
 
     async def _configure(self, name: str, connection: Connection) -> None:
         packed.register(connection.adapters)
-        await connection.execute(f"set statement_timeout = '{STATEMENT_TIMEOUT_S}s'")
+        await connection.execute(
+            # Statements are prepared once and run with other values for ever after: planning them again buys nothing.
+            f"set statement_timeout = '{STATEMENT_TIMEOUT_S}s'; set plan_cache_mode = force_generic_plan; set jit = off"
+        )
         self._cut_off.discard(name)
 
 

@@ -29,7 +29,7 @@ from strongroom.payments.instructions import find_defaults, taken
 from strongroom.payments.instruments import NewBankAccount, add_many
 from strongroom.payments.orders import create_orders
 
-STALE_AFTER: Final = timedelta(seconds=60)
+STALE_AFTER: Final = timedelta(seconds=20)
 """A running job that has not moved for so long was interrupted."""
 
 

@@ -74,7 +74,11 @@ async def _handshake(listener: Listener, version: ssl.TLSVersion) -> str:
     try:
         async with asyncio.timeout(TIMEOUT_S):
             _, writer = await asyncio.open_connection(
-                listener.host, listener.port, ssl=context, server_hostname=listener.host
+                listener.host,
+                listener.port,
+                ssl=context,
+                server_hostname=listener.host,
+                ssl_handshake_timeout=TIMEOUT_S,
             )
     except (OSError, TimeoutError) as error:  # ssl.SSLError is an OSError
         return str(error) or type(error).__name__
