@@ -158,7 +158,7 @@ BAD_LINES: dict[str, tuple[bytes, list[str]]] = {
     "Latin-1": ('{"orderRef": "ä"}'.encode("latin-1"), ["REQUEST_BODY_INVALID"]),
     "Latin-1 amount": (b'{"instructionRef": "i", "amount": "\xe4"}', ["REQUEST_BODY_INVALID"]),
     "NUL": (b'{"orderRef": "o-1", "metadata": {"a": "\\u0000"}}', ["REQUEST_BODY_INVALID"]),
-    "deep": (b'{"orderRef": "o-1", "instructionRef": ' + b"[" * 50_000 + b"]" * 50_000 + b"}", ["REQUEST_BODY_INVALID"]),
+    "deep": (b'{"orderRef": "o-1", "x": ' + b"[" * 50_000 + b"]" * 50_000 + b"}", ["REQUEST_BODY_INVALID"]),
     "empty order": (b"{}", ["ORDER_REF_IS_REQUIRED"]),
     "wrong reference": (b'{"orderRef": "a b"}', ["ORDER_REF_CONTAINS_INVALID_CHARACTERS"]),
     "too long": (b'{"orderRef": "o-1", "x": "' + b"x" * MAX_LINE_BYTES + b'"}', ["LINE_TOO_LONG"]),

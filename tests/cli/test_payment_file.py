@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import csv
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from examples import make_claims
 from strongroom.cli.payment_file import MAX_LINE_BYTES, Line, PaymentFile
 from strongroom.kernel.errors import Invalid, Refused
 
@@ -180,10 +181,12 @@ def test_a_pain001_with_entities_is_not_read(tmp_path: Path) -> None:
 
 
 def test_the_example_is_what_its_script_makes() -> None:
-    """A thousand lines, and the same ones from the same script."""
-    made: list[str] = []
-    make_claims.write(make_claims.make(make_claims.BLOCK), made.append)
-    example = Path(make_claims.__file__).with_name("claims.csv")
-    assert "".join(made) == example.read_text(encoding="utf-8")
-    with example.open(encoding="utf-8", newline="") as file:
-        assert sum(1 for _ in csv.reader(file)) == 1 + make_claims.BLOCK
+    """A thousand lines, and the same ones from the same script; more of them begin with the same."""
+    examples = Path(__file__).parents[2] / "examples"
+    script = [sys.executable, str(examples / "make_claims.py")]
+    example = (examples / "claims.csv").read_bytes()
+    assert subprocess.run(script, capture_output=True, check=True).stdout == example
+    assert subprocess.run([*script, "--lines", "10"], capture_output=True, check=True).stdout == b"".join(
+        example.splitlines(keepends=True)[:11]
+    )
+    assert len(list(csv.reader(example.decode().splitlines()))) == 1001

@@ -19,9 +19,8 @@ ID = UUID("01a20324-2a65-7c27-83b7-de0fb39deea5")
 
 async def arrived(app: App, packed: Packed, kind: str) -> list[Any]:
     async with app.operation(system("test"), region="eu") as op:
-        rows = await op.rows(
-            f"select value from unnest(%s::{kind}[]) with ordinality as t(value, n) order by n", packed
-        )
+        query = "select value from unnest(%s::{}[]) with ordinality as t(value, n) order by n"
+        rows = await op.rows(query.format(kind), packed)
     return [row[0] for row in rows]
 
 

@@ -16,7 +16,6 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 from uuid import UUID, uuid4
@@ -108,7 +107,7 @@ class Figures:
             f"{self.kills.total()} kills ({kills}); {self.sent} instructions sent, {self.acknowledged} acknowledged "
             f"({self.repeated_requests} requests repeated), {len(self.lost)} lost; {self.executed} executed, "
             f"{len(self.doubled)} doubled, {self.refused} refused, {len(self.unended)} without an end, "
-            f"{len(self.wrong)} otherwise than asked; {self.attempts} attempts, of them {self.unconfirmed_at_some_time} "
+            f"{len(self.wrong)} wrong; {self.attempts} attempts, of them {self.unconfirmed_at_some_time} "
             f"unconfirmed at some time, {self.contradictions} contradictions; slowest answer after "
             f"{self.slowest_s:.1f} s; {self.seconds:.0f} s in all"
         )

@@ -35,9 +35,11 @@ from strongroom.outbound import Answer, Destination, Limits, Outbound
 ORDERS: Final = "/v1/order-management"
 RENEWED_BEFORE_S: Final = 60.0
 """A token with less than this left is renewed first."""
-ATTEMPTS: Final = 6
-"""How often a request that may be repeated is sent before giving up."""
+ATTEMPTS: Final = 14
+"""How often a request that may be repeated is sent before giving up: for longer than an upload that broke off in the
+middle counts as still under way (a minute)."""
 _FIRST_PAUSE_S: Final = 0.25
+_LONGEST_PAUSE_S: Final = 10.0
 _LIMITS: Final = Limits(idle_s=120.0, total_s=300.0, answer_bytes=64 << 20)
 _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 
@@ -145,7 +147,7 @@ class Client:
                     raise
                 self._token = ""
             except (Unavailable, InFlight):
-                await asyncio.sleep(_FIRST_PAUSE_S * 2**attempt)
+                await asyncio.sleep(min(_FIRST_PAUSE_S * 2**attempt, _LONGEST_PAUSE_S))
         return await self.request(method, path, body, media, idempotency_key)
 
     async def _bearer(self) -> str:

@@ -43,7 +43,7 @@ def make_folder(folder: Path, *, keep: bool) -> None:
     """An empty folder with the mark, or the one of the last demo.
 
     Raises errors.Refused (`NOT_A_DEMO`) when there is something else in it, and errors.Refused (`DEMO_RUNNING`) while
-    its database runs.
+    somebody uses its database.
     """
     mark = folder / MARK
     if folder.exists() and any(folder.iterdir()):
@@ -56,15 +56,28 @@ def make_folder(folder: Path, *, keep: bool) -> None:
                 )
             )
         if not keep:
-            if (folder / "database" / "data" / "postmaster.pid").exists():
-                raise Refused(
-                    Failure(
-                        "DEMO_RUNNING",
-                        "The database in {path} is running: another demo, or `strongroom serve`. Stop that first, give "
-                        "another --data-dir, or go on beside it with --keep.",
-                        {"path": str(folder)},
-                    )
-                )
+            _stop_what_a_crash_left(folder)
             shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True, mode=0o711)
     mark.touch()
+
+
+def _stop_what_a_crash_left(folder: Path) -> None:
+    """The database outlives a demo that was killed."""
+    from strongroom.assembly import Installation
+    from strongroom.kernel.config import Config
+
+    server = Installation(Config(data_dir=folder)).server if (folder / "keys").exists() else None
+    if server is None or not server.alive:
+        return
+    server.start()
+    server.stop()
+    if server.alive:
+        raise Refused(
+            Failure(
+                "DEMO_RUNNING",
+                "The database in {path} is in use: by another demo, or by `strongroom serve`. Stop that first, give "
+                "another --data-dir, or go on beside it with --keep.",
+                {"path": str(folder)},
+            )
+        )

@@ -26,6 +26,7 @@ OPTIONAL: Final = (
     "schemeId", "financialInstrumentId", "accountHolder", "iban", "bic", "accountNumber", "bankCode", "street",
     "building", "postCode", "town", "region", "addressCountry",
 )  # fmt: skip
+_KNOWN: Final = frozenset({*REQUIRED, *OPTIONAL})
 METADATA: Final = "metadata."
 """How the names of columns begin whose values become metadata."""
 DELIMITERS: Final = ",;\t|"
@@ -83,8 +84,7 @@ class PaymentFile:
     @property
     def ignored(self) -> list[str]:
         """Columns that nothing reads."""
-        known = {*REQUIRED, *OPTIONAL}
-        return [name for name in self.columns if name not in known and not name.startswith(METADATA)]
+        return [name for name in self.columns if not is_read(name)]
 
     def lines(self) -> Iterator[Line]:
         """Every line that says something."""
@@ -162,6 +162,11 @@ class PaymentFile:
         if len(values) != len(self.columns):
             return _unreadable(number, record, f"it has {len(values)} values, the header {len(self.columns)}")
         return Line(number=number, values=values)
+
+
+def is_read(column: str) -> bool:
+    """Whether a column of that name means something."""
+    return column in _KNOWN or column.startswith(METADATA)
 
 
 def _read_header(path: Path, beginning: bytes) -> tuple[str, list[str]]:

@@ -77,11 +77,9 @@ def carry_out(
     configure_logs(level=logging.CRITICAL if with_proof else logging.ERROR)
     config = config_on_free_ports(data_dir)
     progress, output = _console(to_stderr=True), _console(to_stderr=False)
-    for name in file.ignored:
+    for name in filter(None, file.ignored):
         progress.print(f"The column {name} is not read.", style="yellow", markup=False)
-    # What is refused holds people's names and accounts.
-    refused_file.unlink(missing_ok=True)
-    refused_file.touch(mode=0o600)
+    _make_private(refused_file, file.path)
     done, verdicts = uvloop.run(
         _rehearse(config, file, refused_file, progress, with_break=with_break, with_proof=with_proof)
     )
@@ -119,6 +117,30 @@ async def _rehearse(
             return done, await prove_app(
                 app, report=lambda promise, verdict: status.update(f"Proving {promise.id}: {promise.sentence}")
             )
+
+
+def _make_private(refused_file: Path, source: Path) -> None:
+    """An empty file that only its owner can read: what is refused holds people's names and accounts.
+
+    Raises errors.Refused (`FILE_NOT_WRITABLE`) when it can't be made, or would take the place of what is being sent.
+    """
+    from strongroom.kernel.errors import Failure, Refused
+
+    why = "it is the file that is to be sent" if refused_file.resolve() == source.resolve() else ""
+    if not why:
+        try:
+            refused_file.unlink(missing_ok=True)
+            refused_file.touch(mode=0o600)
+        except OSError as error:
+            why = error.strerror or type(error).__name__
+    if why:
+        raise Refused(
+            Failure(
+                "FILE_NOT_WRITABLE",
+                "Refused lines can't be written to {path}: {why}. Give another place with --refused. Nothing was sent.",
+                {"path": str(refused_file), "why": why},
+            )
+        )
 
 
 def _places(done: Rehearsed, config: Config, refused_file: Path | None) -> dict[str, str | Path]:

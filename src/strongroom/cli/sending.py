@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO, Any, Final
 
 from strongroom.cli.client import Client
-from strongroom.cli.payment_file import Line, PaymentFile
+from strongroom.cli.payment_file import Line, PaymentFile, is_read
 from strongroom.kernel.errors import Broken, Failure
 from strongroom.kernel.money import Money
 
@@ -148,18 +148,18 @@ class _Book:
 
 
 def _csv(columns: Sequence[str], schemes: Schemes, lines: Sequence[Line]) -> bytes:
-    """The part as CSV, with the header; a scheme beside every line unless the file names schemes itself."""
+    """The part as CSV, with the header: what is read of each line, and a scheme unless the file names its own."""
+    places = [place for place, name in enumerate(columns) if is_read(name)]
+    header = [columns[place] for place in places]
     text = io.StringIO(newline="")
-    _write(text, columns, schemes, lines)
-    return text.getvalue().encode()
-
-
-def _write(to: IO[str], columns: Sequence[str], schemes: Schemes, lines: Sequence[Line]) -> None:
-    rows = csv.writer(to, lineterminator="\n")
+    rows = csv.writer(text, lineterminator="\n")
     if SCHEME in columns:
-        rows.writerow(columns)
-        rows.writerows(line.values for line in lines)
-        return
-    direction = columns.index("direction")
-    rows.writerow([*columns, SCHEME])
-    rows.writerows([*line.values, schemes.of(line.values[direction])] for line in lines)
+        rows.writerow(header)
+        rows.writerows([line.values[place] for place in places] for line in lines)
+    else:
+        direction = columns.index("direction")
+        rows.writerow([*header, SCHEME])
+        rows.writerows(
+            [*(line.values[place] for place in places), schemes.of(line.values[direction])] for line in lines
+        )
+    return text.getvalue().encode()

@@ -222,7 +222,8 @@ class EmbeddedServer:
         """Remove what a killed main process left, so that the next one isn't kept from starting.
 
         Its children end by themselves within moments; as long as one is left, the data must not be touched, so those
-        that take long are killed. The lock file goes last: PostgreSQL takes whoever has its number now for the owner.
+        that take long are killed. The lock files go last: PostgreSQL takes whoever has the number in them for their
+        owner, even if that is the killed process itself, not buried yet.
         """
         if self._main_pid() < 0:
             return
@@ -231,7 +232,8 @@ class EmbeddedServer:
             orphan.kill()
         psutil.wait_procs(stubborn, timeout=ORPHANS_END_S)
         if not self._orphans():
-            (self.data / "postmaster.pid").unlink(missing_ok=True)
+            for lock in (*self.socket_dir.glob(".s.PGSQL.*"), self.data / "postmaster.pid"):
+                lock.unlink(missing_ok=True)
 
     def _orphans(self) -> list[psutil.Process]:
         """The server's processes that are left: those that work in its data directory."""

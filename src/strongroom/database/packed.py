@@ -7,6 +7,7 @@ PostgreSQL's array_send: dimensions, flags, element type, (length, lower bound),
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Sequence
 from datetime import date, datetime
@@ -98,7 +99,7 @@ def pack_instants(values: Sequence[datetime]) -> Packed:
 
 
 def _microseconds(value: datetime) -> int:
-    return (int(value.timestamp()) - _EPOCH_S) * 1_000_000 + value.microsecond
+    return (math.floor(value.timestamp()) - _EPOCH_S) * 1_000_000 + value.microsecond
 
 
 _MARKERS: Final = {

@@ -237,6 +237,7 @@ create table transactions (
 );
 -- The last lock of "executed once": an instruction has at most one attempt that has not failed.
 create unique index transactions_one_live on transactions (tenant_id, order_id, instruction_id) where status <> 'FAILED';
+create index on transactions (tenant_id, order_id, instruction_id);
 create index transactions_open on transactions (tenant_id, claimed_until) where status in ('INTENDED', 'UNCONFIRMED', 'PROCESSING');
 create index on transactions (tenant_id, file_id) where file_id is not null;
 
