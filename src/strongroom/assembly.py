@@ -77,6 +77,10 @@ class Installation:
             return None
         return EmbeddedServer(self.config.data_dir / "database", self._password("database-admin"))
 
+    def has_room(self) -> bool:
+        """Whether the database's disk has room for changes. One's own server is left to say so itself."""
+        return self.server is None or self.server.has_room()
+
     @property
     def admin_url(self) -> Secret[str]:
         """Where the database is, as administrator."""
@@ -178,6 +182,7 @@ class App:
             clock=clock,
             ciphers=self.keyring.cipher_for,
             connections=connections,
+            has_room=installation.has_room,
         )
         self.operation = self.databases.operation
         self.tokens = installation.tokens(clock)

@@ -204,7 +204,7 @@ async def test_one_bad_line_among_ten_thousand(tenant: Client) -> None:
 async def test_a_cursor_is_one_that_was_given(tenant: Client, cursor: str) -> None:
     job = await taken(tenant, ndjson([line(1)]))
     answer = await tenant.get(job["_links"]["results"]["href"], params={"cursor": cursor})
-    assert refusal(answer) == (400, ["CURSOR_INVALID"])
+    assert refusal(answer) == (400, ["CURSOR_IS_INVALID"])
 
 
 async def test_jobs_are_their_tenants(tenant: Client, platform: Platform) -> None:

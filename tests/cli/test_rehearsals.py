@@ -262,3 +262,15 @@ def test_the_whole_demo_as_a_newcomer_runs_it(folder: Path) -> None:
     assert len(verdicts) == 50
     assert "red" not in verdicts
     assert "green" in verdicts
+
+
+def test_refused_lines_never_take_the_place_of_the_file(folder: Path) -> None:
+    path = folder / "claims.csv"
+    shutil.copy(EXAMPLE, path)
+    done = run_command("run", str(path), "--refused", str(path), "--data-dir", str(folder / "never"))
+    assert done.returncode == 1
+    assert "FILE_NOT_WRITABLE" in done.stderr
+    assert path.read_bytes() == EXAMPLE.read_bytes()
+    done = run_command("run", str(path), "--refused", str(folder / "no" / "r.csv"), "--data-dir", str(folder / "never"))
+    assert "FILE_NOT_WRITABLE: Refused lines can't be written" in done.stderr
+    assert not (folder / "never").exists()

@@ -93,6 +93,17 @@ async def test_schemes_that_the_file_names_stay(server: Server, setup: Setup, tm
         assert (await client.get("/v1/order-management/C-2/instruction/1"))["status"] == "INCOMPLETE"
 
 
+async def test_what_is_not_read_is_not_sent(server: Server, setup: Setup, tmp_path: Path) -> None:
+    """Refused lines that were mended can be sent with the reasons still beside them."""
+    header = f"line,errorCodes,reasons,{COLUMNS},internalNote"
+    assert (await sent(server, setup, tmp_path, f"7,X,why,{line(1)},secret", header=header)).accepted == 1
+    path = tmp_path / "claims.csv"
+    file = PaymentFile(path)
+    content = sending._csv(file.columns, setup.schemes, list(file.lines())).decode()
+    assert content.splitlines()[0] == f"{COLUMNS},schemeId"
+    assert "secret" not in content
+
+
 async def test_one_bad_line_among_many(
     server: Server, setup: Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

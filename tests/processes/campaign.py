@@ -132,12 +132,12 @@ class Caller:
         """The answer's body, once there is a success. Anything that isn't worth repeating is an error."""
         if json_body is not None:
             content = json.dumps(json_body).encode()
-        key = uuid4().hex
+        key = uuid4().hex if method == "POST" else ""
         deadline = time.monotonic() + _PATIENCE_S
         pause_s = 0.05
         while True:
             began = time.monotonic()
-            answer = await self._once(method, path, content, media, key)
+            answer = await self.once(method, path, content, media, key)
             self.slowest_s = max(self.slowest_s, time.monotonic() - began)
             if answer is not None and answer.is_success:
                 return answer.json() if answer.content else None
@@ -150,7 +150,10 @@ class Caller:
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, 1.0)
 
-    async def _once(self, method: str, path: str, content: bytes, media: str, key: str) -> httpx.Response | None:
+    async def once(
+        self, method: str, path: str, content: bytes = b"", media: str = "application/json", key: str = ""
+    ) -> httpx.Response | None:
+        """One request; None when there was no answer."""
         try:
             if not self._token:
                 answer = await self.http.post(
@@ -162,8 +165,10 @@ class Caller:
             headers = {"Authorization": f"Bearer {self._token}", "x-account-id": self.account_id}
             if self.tenant_id:
                 headers["x-tenant-id"] = self.tenant_id
-            if method == "POST":
-                headers |= {"Idempotency-Key": key, "Content-Type": media}
+            if content:
+                headers["Content-Type"] = media
+            if key:
+                headers["Idempotency-Key"] = key
             return await self.http.request(method, path, headers=headers, content=content)
         except httpx.TransportError:
             return None

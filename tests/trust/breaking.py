@@ -100,5 +100,3 @@ async def _server(context: ssl.SSLContext | None) -> AsyncIterator[int]:
     server = await asyncio.start_server(answer, "127.0.0.1", 0, ssl=context)
     async with server:
         yield server.sockets[0].getsockname()[1]
-
-

@@ -132,7 +132,8 @@ async def test_what_the_database_compresses_is_found_in_its_column(bench: Workbe
     figure = "".join(f"{canaries.text[at % 14]}{'long and dull ' * 9}" for at in range(500)) + canaries.text
     async with bench.admin("directory") as connection:
         await connection.execute(
-            "insert into evidence (control_id, checked_at, verdict, figure) values ('TEST', now(), 'red', %s)", (figure,)
+            "insert into evidence (control_id, checked_at, verdict, figure) values ('TEST', now(), 'red', %s)",
+            (figure,),
         )
         try:
             search = Search("columns", canaries.patterns)

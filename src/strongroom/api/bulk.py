@@ -139,7 +139,7 @@ async def read_results(op: Operation, call: Call) -> Reply:
     await bulk.get_job(op, job_id)
     cursor = call.query.get("cursor", "0")
     if not (cursor.isascii() and cursor.isdigit() and len(cursor) <= 18):
-        raise Invalid(Failure("CURSOR_INVALID", "cursor must be a number that an earlier page gave."))
+        raise Invalid(Failure("CURSOR_IS_INVALID", "cursor must be a number that an earlier page gave."))
     content, following = await bulk.read_results(op, job_id, int(cursor))
     headers = []
     if following is not None:

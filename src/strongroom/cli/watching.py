@@ -92,7 +92,7 @@ class Watch:
         if app_id not in self._tasks:
             self._tasks[app_id] = self._progress.add_task(title, total=None, says="")
         paid, failed = states.get("SUCCESS", 0), states.get("FAILED", 0)
-        said = [f"{paid:,} paid", f"{failed:,} failed"]
+        said = [f"{paid:,} paid", f"{failed:,} attempts failed"]
         said += [f"{states[state]:,} {state.lower()}" for state in ("UNCONFIRMED", "PROCESSING") if states.get(state)]
         self._progress.update(
             self._tasks[app_id], total=sum(states.values()), completed=paid + failed, says=" · ".join(said)

@@ -82,6 +82,11 @@ def url_of(
         parts.setdefault("sslmode", "verify-full")
         parts.setdefault("sslrootcert", "system")
         parts.setdefault("target_session_attrs", "read-write")
+        # A host that vanishes without a word is noticed within seconds.
+        parts.setdefault("tcp_user_timeout", "10000")
+        parts.setdefault("keepalives_idle", "5")
+        parts.setdefault("keepalives_interval", "2")
+        parts.setdefault("keepalives_count", "3")
     parts.setdefault("connect_timeout", "5")
     parts.setdefault("application_name", "strongroom")
     return Secret(make_conninfo("", **parts))
@@ -144,11 +149,14 @@ class Databases:
         clock: Clock,
         ciphers: CiphersFor,
         connections: int = 8,
+        has_room: Callable[[], bool] = lambda: True,
     ) -> None:
+        """`has_room` says whether the server's disk has room for changes; while it hasn't, operations can only read."""
         self.regions = tuple(regions)
         self.environment = environment
         self.clock = clock
         self._ciphers = ciphers
+        self._has_room = has_room
         self._tenants: dict[TenantId, tuple[AccountId, str]] = {}
         self._accounts: dict[AccountId, str] = {}
         self._cut_off: set[str] = set()
@@ -195,7 +203,8 @@ class Databases:
 
         Raises errors.NotFound (`TENANT_NOT_FOUND`, `ACCOUNT_NOT_FOUND`), errors.Unauthenticated (`TOKEN_REVOKED`),
         errors.Forbidden (`TENANT_NOT_APPROVED`), errors.Collided (`CHANGED_MEANWHILE`) and errors.Unavailable
-        (`DATABASE_UNAVAILABLE`; `OUTCOME_UNKNOWN` when the connection was lost while committing).
+        (`DATABASE_UNAVAILABLE`; `DATABASE_TAKES_NO_CHANGES` when its disk is full; `OUTCOME_UNKNOWN` when the
+        connection was lost while committing).
         """
         if tenant is not None and (account is None or region is None):
             account, region = await self.locate_tenant(tenant)
@@ -212,7 +221,7 @@ class Databases:
             async with self._connection(region) as connection:
                 committing = False
                 try:
-                    await _begin(connection, account, tenant, key)
+                    await _begin(connection, account, tenant, key, read_only=not self._has_room())
                     yield Operation(
                         actor=actor,
                         account_id=account,
@@ -280,6 +289,8 @@ class Databases:
         """A transaction in the directory."""
         with _translated():
             async with self._connection(DIRECTORY) as connection, connection.transaction():
+                if not self._has_room():
+                    await connection.execute("set transaction read only")
                 yield connection
 
     async def _directory_row(self, statement: str, *parameters: object) -> tuple[Any, ...] | None:
@@ -337,10 +348,13 @@ def _unknown() -> Unavailable:
     )
 
 
-async def _begin(connection: Connection, account: UUID | None, tenant: UUID | None, key: UUID | None) -> None:
+async def _begin(
+    connection: Connection, account: UUID | None, tenant: UUID | None, key: UUID | None, *, read_only: bool
+) -> None:
     """Begin a transaction and say whose it is, in one exchange (the simple protocol takes several statements)."""
     arguments = ", ".join("null" if value is None else f"'{value}'" for value in (account, tenant, key))
-    cursor = await connection.execute(f"begin; select begin_operation({arguments})".encode())
+    begin = "begin read only" if read_only else "begin"
+    cursor = await connection.execute(f"{begin}; select begin_operation({arguments})".encode())
     cursor.nextset()
     _check_verdict(await cursor.fetchone())
 
@@ -369,11 +383,17 @@ def _translated() -> Any:
     """Failures of the database itself become errors.Unavailable; what SQL refuses stays as it is."""
     try:
         yield
+    except (psycopg.errors.DiskFull, psycopg.errors.ReadOnlySqlTransaction) as error:
+        log.warning("database.takes_no_changes", error=type(error).__name__)
+        raise Unavailable(
+            Failure(
+                "DATABASE_TAKES_NO_CHANGES",
+                "The database takes no changes at the moment, because its disk is full or it is a standby. Nothing was "
+                "changed, and reading goes on. Try again once there is room.",
+            )
+        ) from error
     except (PoolTimeout, psycopg.OperationalError) as error:
         log.warning("database.unavailable", error=type(error).__name__)
         raise Unavailable(
-            Failure(
-                "DATABASE_UNAVAILABLE",
-                "The database can't be reached or is out of room; nothing was changed. Try again.",
-            )
+            Failure("DATABASE_UNAVAILABLE", "The database can't be reached; nothing was changed. Try again.")
         ) from error

@@ -31,6 +31,9 @@ log = structlog.get_logger(__name__)
 ADMIN: Final = "postgres"
 SYSTEM_USER: Final = "strongroom-db"
 START_TIMEOUT_S: Final = 60
+RESERVE_BYTES: Final = 64 << 20
+"""Room that is left on the disk when changes are no longer taken: enough for PostgreSQL to go on reading, checkpoint
+and start again. Filled to the last byte it would stop for good."""
 ORPHANS_END_S: Final = 5
 """How long the children of a killed server may take to end."""
 _SOCKET_PATH_LIMIT: Final = 100
@@ -118,6 +121,11 @@ class EmbeddedServer:
             return process.name().startswith("postgres") and process.status() != psutil.STATUS_ZOMBIE
         except (psutil.NoSuchProcess, ValueError):
             return False
+
+    def has_room(self) -> bool:
+        """Whether the disk has room for changes (a system call, no more)."""
+        disk = os.statvfs(self.data)
+        return disk.f_bavail * disk.f_frsize >= RESERVE_BYTES
 
     def start(self) -> None:
         """Make the cluster when there is none, and start it when it isn't running.

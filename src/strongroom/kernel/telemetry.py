@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import io
 import logging
 import signal
 import sys
-from typing import Final
+from typing import Final, TextIO, cast
 
 import structlog
 
@@ -33,9 +35,22 @@ def configure_logs(*, level: int = logging.INFO) -> None:
             *([] if for_people else [structlog.processors.JSONRenderer()]),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(cast(TextIO, _StandardError())),
         cache_logger_on_first_use=True,
     )
+
+
+class _StandardError(io.TextIOBase):
+    """Standard error for logs: a full disk or a closed pipe behind it costs the line, never the work that wrote it."""
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError):
+            sys.stderr.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            sys.stderr.flush()
 
 
 def end_with_parent() -> None:

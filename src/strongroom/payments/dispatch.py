@@ -31,7 +31,7 @@ import structlog
 from strongroom.audit import record
 from strongroom.database import Coalescer, Databases, Operation, pack_bytes, pack_texts, pack_uuids
 from strongroom.kernel.actors import system
-from strongroom.kernel.errors import Broken, Failure, StrongroomError
+from strongroom.kernel.errors import Broken, Failure, StrongroomError, Unavailable
 from strongroom.kernel.ids import FileId, TenantId, new_uuid, new_uuid_bytes
 from strongroom.kernel.money import Money
 from strongroom.payments.apps import find_installed_ids, get_settings
@@ -64,6 +64,8 @@ LEASE: Final = timedelta(seconds=90)
 ACT_WITHIN: Final = LEASE / 2
 """An attempt whose turn has not come by then is given back unsent; the rest of its lease is longer than any rail's
 time-out, so that nobody enquires about an attempt that is still being made."""
+RECORD_AGAIN_S: Final = 0.5
+"""Pause before an outcome that could not be recorded is recorded again."""
 ENQUIRE_AFTER: Final = timedelta(seconds=5)
 """How long an attempt that nobody could confirm rests before the first enquiry."""
 PENDING_ENQUIRE_AFTER: Final = timedelta(seconds=30)
@@ -225,7 +227,7 @@ class Dispatcher:
         async def act(item: _Due) -> None:
             async with slots:
                 outcome = await self._submit(rails[item.app_id], item, troubles)
-            await self._records.submit(tenant, (item.transaction_id, outcome))
+            await self._record(tenant, item, outcome)
             tally.add(outcome.kind)
 
         await _all(*(act(item) for item in due))
@@ -242,8 +244,20 @@ class Dispatcher:
         troubles.learn(item.app_id, outcome, clock.now())
         return outcome
 
+    async def _record(self, tenant: TenantId, item: _Due, outcome: Outcome) -> None:
+        """Third beat. What is known is not given up because the database is away for a moment."""
+        while True:
+            try:
+                await self._records.submit(tenant, (item.transaction_id, outcome))
+            except Unavailable:
+                if self._databases.clock.now() >= item.act_by:
+                    raise
+                await asyncio.sleep(RECORD_AGAIN_S)
+            else:
+                return
+
     async def _write_outcomes(self, tenant: TenantId, outcomes: Sequence[tuple[UUID, Outcome]]) -> Sequence[bool]:
-        """Third beat, for all attempts that have ended in the meantime."""
+        """What has ended in the meantime, together."""
         async with self._databases.operation(WORKER, tenant=tenant) as op:
             return await apply_outcomes(op, outcomes)
 

@@ -14,7 +14,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Final
 
-PIECE: Final = 8 * 1024 * 1024
+PIECE: Final = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)

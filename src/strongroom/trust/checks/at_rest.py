@@ -28,6 +28,8 @@ import msgspec
 
 from strongroom.database import EmbeddedServer
 from strongroom.database.databases import DIRECTORY
+from strongroom.rails.marketplace import SEPA_CREDIT_TRANSFER
+from strongroom.trust.bank import SETTINGS, statement
 from strongroom.trust.client import Caller
 from strongroom.trust.columns import search_columns
 from strongroom.trust.searching import Pattern, Search, amount_patterns, text_patterns
@@ -181,6 +183,11 @@ async def _plant(caller: Caller, canaries: Canaries) -> int:
     await send("PUT", vault, note)
     await send("POST", f"{_ORDERS}/bulk", msgspec.json.encode(line), media=_NDJSON)
     await send("POST", f"{_ORDERS}/bulk", table.encode(), media="text/csv")
+    settings = {"holder": f"Ada {text}", "iban": canaries.iban, **SETTINGS}
+    await send("POST", f"/v1/marketplace/apps/{SEPA_CREDIT_TRANSFER}/install", b"")
+    await send("POST", f"/v1/apps/installed/{SEPA_CREDIT_TRANSFER}/configuration", settings)
+    report = statement(iban=canaries.iban, amount=canaries.amount, text=f"{text} paid in", day=caller.today)
+    await send("POST", "/v1/reconciliation/reports", report, media="application/xml")
     # What is refused must leave nothing behind either.
     await send("POST", _ORDERS, whole, fails=True)
     await send("POST", _ORDERS, {**whole, "orderRef": f"{text} {canaries.iban}"}, fails=True)

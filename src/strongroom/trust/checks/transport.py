@@ -33,6 +33,7 @@ from strongroom.trust.workbench import Listener, Workbench
 MIN_HSTS_S: Final = 31_536_000
 """A year."""
 _SPOKEN: Final = frozenset({"TLSv1.2", "TLSv1.3"})
+_OLD_VERSIONS: Final = {"TLS 1.0": TLS_1_0, "TLS 1.1": TLS_1_1}
 _VERSIONS: Final = {"TLS 1.2": ssl.TLSVersion.TLSv1_2, "TLS 1.3": ssl.TLSVersion.TLSv1_3}
 
 
@@ -50,15 +51,19 @@ async def check_transport(bench: Workbench) -> Figure:
 
 async def _check_listener(findings: Findings, listener: Listener) -> None:
     name, host, port = listener.name, listener.host, listener.port
-    for label, version in _VERSIONS.items():
-        spoken = await _handshake(listener, version)
-        findings.expect(spoken == label.replace(" ", "v"), f"{name}: no verified {label} ({spoken})")
-    # What the probe can tell is shown first: were it broken itself, everything would look refused.
-    findings.expect(await accepts(host, port, TLS_1_2, MODERN), f"{name}: TLS 1.2 with a modern suite is refused")
-    for label, old in (("TLS 1.0", TLS_1_0), ("TLS 1.1", TLS_1_1)):
-        findings.expect(not await accepts(host, port, old, OLD), f"{name}: {label} is accepted")
-    for label, suites in WEAK.items():
-        findings.expect(not await accepts(host, port, TLS_1_2, suites), f"{name}: a suite is accepted with {label}")
+    spoken = await asyncio.gather(*(_handshake(listener, version) for version in _VERSIONS.values()))
+    for label, answer in zip(_VERSIONS, spoken, strict=True):
+        findings.expect(answer == label.replace(" ", "v"), f"{name}: no verified {label} ({answer})")
+    modern, *old = await asyncio.gather(
+        accepts(host, port, TLS_1_2, MODERN),
+        *(accepts(host, port, version, OLD) for version in _OLD_VERSIONS.values()),
+        *(accepts(host, port, TLS_1_2, suites) for suites in WEAK.values()),
+    )
+    # Were the probe itself broken, everything would look refused; so it is shown something that isn't.
+    findings.expect(modern, f"{name}: TLS 1.2 with a modern suite is refused")
+    labels = (*_OLD_VERSIONS, *(f"a suite with {label}" for label in WEAK))
+    for label, accepted in zip(labels, old, strict=True):
+        findings.expect(not accepted, f"{name}: {label} is accepted")
     plain = await says_to_plain_http(host, port)
     findings.expect(not plain.startswith(b"HTTP/"), f"{name}: plain HTTP is answered")
 
