@@ -7,8 +7,8 @@ now and then those of things that are there, so that requests get further than t
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
-import re
 import ssl
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -17,10 +17,12 @@ import httpx
 import pytest
 import requests
 import schemathesis
-from hypothesis import HealthCheck, Phase, Verbosity, given, seed, settings
+from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
+from hypothesis.errors import Unsatisfiable
 from schemathesis import Case, GenerationMode
 from schemathesis.checks import not_a_server_error
+from schemathesis.core.failures import FailureGroup
 from schemathesis.specs.openapi.checks import (
     content_type_conformance,
     response_schema_conformance,
@@ -35,7 +37,7 @@ SEED = 20261122
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
 DOCUMENT = json.loads((ROOT / "docs" / "openapi.json").read_text("utf-8"))
 SCHEMA = schemathesis.openapi.from_dict(DOCUMENT)
-SHORT, LONG = 11, 215
+SHORT, LONG = 10, 240
 """Cases of each operation: about a thousand altogether, and more than twenty thousand."""
 
 
@@ -109,7 +111,7 @@ def world(server: Server) -> World:
 @pytest.fixture(scope="module")
 def session(server: Server) -> Iterator[requests.Session]:
     with requests.Session() as made:
-        made.trust_env = False  # the machine's own certificate authorities and proxies are no part of this
+        made.trust_env = False  # the machine's proxies and authorities are no part of this
         made.verify = str(server.ca_file)
         yield made
 
@@ -131,25 +133,21 @@ def attack(operation: Any, world: World, session: requests.Session, url: str, ca
             case.path_parameters.update(
                 {name: value for name, value in world.paths.items() if name in case.path_parameters}
             )
-        response = case.call(base_url=url, session=session, headers=world.headers.get(level, {}), timeout=30)
+        response = case.call(base_url=url, session=session, headers=world.headers.get(level, {}), verify=session.verify)
         sent += 1
         case.validate_response(response, checks=CHECKS)
 
     for mode, share in ((GenerationMode.POSITIVE, cases - cases // 2), (GenerationMode.NEGATIVE, cases // 2)):
-        try:
-            strategy = operation.as_strategy(generation_mode=mode)
-            strategy.validate()
-        except Exception:
-            strategy = operation.as_strategy()
-        prepared: Callable[[], None] = settings(
+        given_cases = given(case=operation.as_strategy(generation_mode=mode), there=st.booleans())(send)
+        campaign: Callable[[], None] = settings(
             max_examples=share,
             database=None,
-            deadline=None,
-            verbosity=Verbosity.quiet,
             phases=[Phase.generate],
             suppress_health_check=list(HealthCheck),
-        )(seed(SEED)(given(case=strategy, there=st.booleans())(send)))
-        prepared()
+        )(seed(SEED)(given_cases))
+        # Where any text is allowed and nothing else is asked for, nothing can be wrong.
+        with contextlib.suppress(Unsatisfiable):
+            campaign()
     return sent
 
 
@@ -175,11 +173,6 @@ def test_the_checks_find_what_is_wrong(world: World, session: requests.Session, 
     answers = wrong["paths"]["/health"]["get"]["responses"]["200"]["content"]["application/json"]
     answers["schema"] = {"type": "object", "required": ["nothing"]}
     wrong["paths"]["/ready"]["get"]["responses"] = {"204": {"description": "Nothing."}}
-    for path, finding in (("/health", "nothing"), ("/ready", "Undocumented")):
-        operation = schemathesis.openapi.from_dict(wrong)[path]["GET"]
-        with (
-            pytest.raises(schemathesis.FailureGroup)
-            if hasattr(schemathesis, "FailureGroup")
-            else pytest.raises(Exception, match=re.escape(finding))
-        ):
-            attack(operation, world, session, server.url, 2)
+    for path in ("/health", "/ready"):
+        with pytest.raises(FailureGroup):
+            attack(schemathesis.openapi.from_dict(wrong)[path]["GET"], world, session, server.url, 2)

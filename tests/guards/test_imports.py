@@ -21,8 +21,11 @@ OURS = {PRODUCT, "tests", "bench", "None"}  # a relative import has no module
 
 
 def imports(tree: ast.AST) -> Iterator[tuple[int, str]]:
-    """Every dotted name a file imports (`from a import b` gives `a.b`) with its line."""
+    """Every dotted name a file imports (`from a import b` gives `a.b`), or looks up with `find_spec`, with its line."""
     for node in ast.walk(tree):
+        match node:
+            case ast.Call(func=ast.Attribute(attr="find_spec"), args=[ast.Constant(value=str() as name)]):
+                yield node.lineno, name
         if isinstance(node, ast.Import):
             yield from ((node.lineno, alias.name) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):

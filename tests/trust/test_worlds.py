@@ -66,7 +66,7 @@ def with_other_world(bench: Workbench, other: Workbench, kind: type[Installation
 
     @asynccontextmanager
     async def other_world(environment: Environment) -> AsyncIterator[Workbench]:
-        assert environment is PRODUCTION
+        assert environment is other.config.environment
         async with served_here(kind(other.config)) as served:
             yield served
 
@@ -113,7 +113,7 @@ async def test_a_key_of_the_other_environment_in_the_database_is_red(bench: Work
     assert figure.breaches == ("keys of another environment live in the database eu",)
 
 
-async def test_a_production_installation_is_checked_against_a_sandbox(production: Workbench) -> None:
-    figure = await check_worlds(production)
+async def test_a_production_installation_is_checked_against_a_sandbox(bench: Workbench, production: Workbench) -> None:
+    figure = await check_worlds(with_other_world(production, bench, Installation))
     assert figure.breaches == ()
     assert figure.text.startswith("keys and tokens of production refused by a new sandbox installation")

@@ -18,6 +18,7 @@ from granian.server.embed import Server
 
 from strongroom.kernel.clock import SystemClock
 from strongroom.kernel.secret import Secret
+from strongroom.kernel.telemetry import configure_logs
 from strongroom.rails.simulator.application import Application
 from strongroom.rails.simulator.books import Books
 from strongroom.rails.simulator.callbacks import Courier
@@ -29,6 +30,7 @@ MIN_SECRET: Final = 32
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve; the exit status is 2 when the secret can't be used."""
     options = _options(arguments)
+    configure_logs()
     try:
         secret = read_secret(options.secret_file)
     except ValueError as error:

@@ -37,6 +37,7 @@ async def check_worlds(bench: Workbench) -> Figure:
         await _check_folders(findings, bench, other)
         key = scene.here.key
         await _check_stranger(findings, f"a {ours} key in {theirs}", other, key, scene.client)
+        await _remove(other, scene.here.region)
         await _copy(bench, other, scene.here.region)
         await _check_stranger(findings, f"a {ours} key copied into {theirs}", other, key, scene.client)
         await _relabel(other, scene.here.region)
@@ -122,7 +123,7 @@ async def _relabel(target: Workbench, region: str) -> None:
 
 
 async def _remove(target: Workbench, region: str) -> None:
-    """Take the copies out again."""
+    """Leave nothing of the stage, copied or its own."""
     for name, tables in ((DIRECTORY, _DIRECTORY), (region, _REGION)):
         async with target.admin(name) as connection, connection.transaction():
             if name == region:
