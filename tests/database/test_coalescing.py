@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pytest
 
 from strongroom.database import Coalescer, coalescing
-from strongroom.kernel.errors import AlreadyExists, Broken, Failure, StrongroomError, Unavailable
+from strongroom.kernel.errors import AlreadyExists, Broken, Collided, Failure, StrongroomError, Unavailable
 
 
 class Ledger:
@@ -77,7 +77,14 @@ async def test_each_gets_its_own_verdict(ledger: Ledger, coalescer: Coalescer[st
     assert ledger.committed == [("a", [0, 1, 3])]
 
 
-@pytest.mark.parametrize("poison", [ValueError("unexpected"), Broken(Failure("ENVELOPE_BROKEN", "It was altered."))])
+@pytest.mark.parametrize(
+    "poison",
+    [
+        ValueError("unexpected"),
+        Broken(Failure("ENVELOPE_BROKEN", "It was altered.")),
+        Collided(Failure("CHANGED_MEANWHILE", "It has gone.")),
+    ],
+)
 async def test_nobody_pays_for_a_neighbour(
     ledger: Ledger, coalescer: Coalescer[str, int, int], poison: Exception
 ) -> None:

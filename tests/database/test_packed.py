@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from strongroom.assembly import App
-from strongroom.database import Packed, pack_bytes, pack_dates, pack_instants, pack_texts, pack_uuids
+from strongroom.database import Packed, pack_bytes, pack_codes, pack_dates, pack_instants, pack_texts, pack_uuids
 from strongroom.kernel.actors import system
 
 ID = UUID("01a20324-2a65-7c27-83b7-de0fb39deea5")
@@ -38,6 +38,11 @@ async def test_bytes(app: App, values: list[bytes]) -> None:
 @pytest.mark.parametrize("values", [[], [""], ["a", None, "", "ÄÖ🙂\n\\'\"{},", "NULL", "x" * 100_000], [None, None]])
 async def test_texts(app: App, values: list[str | None]) -> None:
     assert await arrived(app, pack_texts(values), "text") == values
+
+
+@pytest.mark.parametrize("values", [[], ["EUR"], ["EUR", "CHF", "EUR", "READY", "", "INCOMPLETE"] * 50])
+async def test_codes(app: App, values: list[str]) -> None:
+    assert await arrived(app, pack_codes(values), "text") == values
 
 
 @pytest.mark.parametrize(

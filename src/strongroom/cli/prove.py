@@ -103,17 +103,19 @@ def table_of(verdicts: Sequence[Verdict], now: datetime) -> Table:
     from strongroom.trust import describe_age
 
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    for column, width in (("Id", 5), ("Promise", None), ("Verdict", 7), ("Figure", None), ("Age", 6)):
-        table.add_column(column, min_width=width, no_wrap=width is not None)
+    for column in ("Id", "Verdict", "Age"):
+        table.add_column(column, no_wrap=True)
+    table.add_column("Promise, and the figure that shows it")
     for verdict in verdicts:
         age = verdict.age(now)
-        style = _STYLES[verdict.colour.value]
+        said = Text(verdict.promise, "dim" if age is None else "bold")
+        if age is not None:
+            said.append(f"\n{verdict.figure}", "not bold red" if verdict.colour.value == "red" else "not bold")
         table.add_row(
-            Text(verdict.id),
-            Text(verdict.promise, "dim" if age is None else ""),
-            Text(verdict.colour.value, style),
-            Text("" if age is None else verdict.figure),
-            Text("" if age is None else describe_age(age)),
+            verdict.id,
+            Text(verdict.colour.value, _STYLES[verdict.colour.value]),
+            "" if age is None else describe_age(age),
+            said,
         )
     counted = {colour: sum(verdict.colour.value == colour for verdict in verdicts) for colour in _STYLES}
     table.caption = ", ".join(f"{count} {colour}" for colour, count in counted.items())

@@ -4,6 +4,7 @@ of them in order.
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -12,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Final
 
 import structlog
@@ -19,6 +21,7 @@ from rich.console import Console
 
 from strongroom.assembly import Installation, to_variables
 from strongroom.identity import Certificate
+from strongroom.identity.certificates import write_private
 from strongroom.kernel.config import Environment
 from strongroom.kernel.errors import Failure, StrongroomError, Unavailable
 from strongroom.kernel.telemetry import end_with_parent
@@ -136,9 +139,15 @@ class Supervisor:
             parts = self._parts()
             self._keep_up(parts)
         finally:
+            self._told_where.unlink(missing_ok=True)
             for part in parts:
                 part.stop()
             self._installation.stop()
+
+    @property
+    def _told_where(self) -> Path:
+        """The file that tells other commands where everything is (`strongroom.cli.workbenches.find_served`)."""
+        return self._installation.config.data_dir / "serve.json"
 
     def _parts(self) -> Sequence[Part]:
         """The parts, in the order in which they are stopped."""
@@ -202,6 +211,9 @@ class Supervisor:
             if probe.connect_ex((config.host, config.port)) != 0:
                 return False
         host = f"[{config.host}]" if ":" in config.host else config.host
+        simulator = f"https://127.0.0.1:{config.simulator_port}" if config.environment is Environment.SANDBOX else None
+        where = {"url": f"https://{host}:{config.port}", "simulator": simulator, "pids": [os.getpid()]}
+        write_private(self._told_where, json.dumps(where).encode())
         console = Console(highlight=False, soft_wrap=True)
         console.print(f"API          https://{host}:{config.port}")
         if config.certificate is None:

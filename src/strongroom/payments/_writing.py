@@ -21,6 +21,8 @@ from strongroom.payments.routing import PublishedScheme, supports
 from strongroom.payments.schemes import find_published
 from strongroom.rails.contract import Direction
 
+Customers = Mapping[tuple[bytes, bytes], str]
+"""Who has to be there: (customer id, id of the order that brings it) → the customer's reference."""
 NO_DEFAULTS: Final[Defaults] = Defaults()
 ASK_FROM: Final = 100
 """From so many customers on, asking which of them are there costs less than sealing all of them."""
@@ -186,7 +188,7 @@ def _scheme_unknown() -> Failure:
 _INSERT_INSTRUCTIONS: Final = """
     customers_in as (
         insert into customers (tenant_id, customer_id, status, sealed, created_at, updated_at)
-        select %(tenant)s, c.id, 'ACTIVE', c.sealed, %(now)s, %(now)s
+        select distinct on (c.id) %(tenant)s, c.id, 'ACTIVE', c.sealed, %(now)s, %(now)s
         from unnest(%(customer_order)s, %(customer)s, %(customer_sealed)s) as c(order_id, id, sealed) {only_new}
         where not exists (select from customers
                           where tenant_id = %(tenant)s and customer_id = c.id and status = 'ACTIVE')
@@ -207,6 +209,7 @@ _INSERT_INSTRUCTIONS: Final = """
                     %(i_sealed)s)
              as t(order_id, instruction_id, customer_id, direction, currency, country, status, settled_by, scheme_id,
                   scheme_source, instrument_id, instrument_source, sealed) {only_new}
+        order by order_id, instruction_id
         on conflict do nothing
         returning instruction_id, status, settled_by
     ),
@@ -281,11 +284,11 @@ async def insert_orders(
     orders: Sequence[OrderRow],
     rows: Sequence[InstructionRow],
     defaults: Sequence[DefaultsRow],
-    customers: Mapping[bytes, tuple[bytes, str]],
+    customers: Customers,
 ) -> set[bytes]:
     """Write orders with all that belongs to them, and their audit entries; returns the ids that were taken already.
 
-    `customers`: customer id → (the order that brings it, its reference). Nothing of an order that exists is written.
+    Nothing of an order that exists is written, nor a customer whom only such orders bring.
     """
     parameters = {
         **_instruction_parameters(op, rows, await _to_be_made(op, customers)),
@@ -307,7 +310,7 @@ async def add_instructions(
     op: Operation,
     orders: Sequence[tuple[bytes, bytes]],
     rows: Sequence[InstructionRow],
-    customers: Mapping[bytes, tuple[bytes, str]],
+    customers: Customers,
 ) -> set[bytes]:
     """Write instructions, making orders `(id, sealed)` that aren't there; returns the ids of those that were new."""
     parameters = {
@@ -318,30 +321,32 @@ async def add_instructions(
     return {row[0].bytes for row in await op.rows_named(_ADD_INSTRUCTIONS, parameters)}
 
 
-async def _to_be_made(op: Operation, customers: Mapping[bytes, tuple[bytes, str]]) -> Mapping[bytes, tuple[bytes, str]]:
+async def _to_be_made(op: Operation, customers: Customers) -> Customers:
     """The customers that may have to be made: all of a few, and of many those that aren't there."""
     if len(customers) < ASK_FROM:
         return customers
+    ids = {customer_id for customer_id, _ in customers}
     rows = await op.rows(
         "select id from unnest(%s) as t(id) where not exists "
         "(select from customers where tenant_id = %s and customer_id = t.id and status = 'ACTIVE')",
-        pack_uuids(list(customers)),
+        pack_uuids(list(ids)),
         op.tenant,
     )
-    return {row[0].bytes: customers[row[0].bytes] for row in rows}
+    missing = {row[0].bytes for row in rows}
+    return {key: ref for key, ref in customers.items() if key[0] in missing}
 
 
-def _instruction_parameters(
-    op: Operation, rows: Sequence[InstructionRow], customers: Mapping[bytes, tuple[bytes, str]]
-) -> dict[str, object]:
+def _instruction_parameters(op: Operation, rows: Sequence[InstructionRow], customers: Customers) -> dict[str, object]:
+    sealed: dict[bytes, bytes] = {}
+    for (customer_id, _), ref in customers.items():
+        if customer_id not in sealed:
+            sealed[customer_id] = pack_new_customer(op, customer_id, ref)
     return {
         "tenant": op.tenant,
         "now": op.now,
-        "customer_order": pack_uuids([order_id for order_id, _ in customers.values()]),
-        "customer": pack_uuids(list(customers)),
-        "customer_sealed": pack_bytes(
-            [pack_new_customer(op, customer_id, ref) for customer_id, (_, ref) in customers.items()]
-        ),
+        "customer_order": pack_uuids([order_id for _, order_id in customers]),
+        "customer": pack_uuids([customer_id for customer_id, _ in customers]),
+        "customer_sealed": pack_bytes([sealed[customer_id] for customer_id, _ in customers]),
         "i_order": pack_uuids([row.order_id for row in rows]),
         "i_id": pack_uuids([row.instruction_id for row in rows]),
         "i_customer": pack_uuids([row.customer_id for row in rows]),

@@ -235,7 +235,7 @@ async def _write_instructions(
     known = await _writing.look_up(op, [instruction for _, _, instruction in chosen], defaults.values())
     orders: dict[bytes, tuple[bytes, bytes]] = {}
     rows: dict[bytes, tuple[int, _writing.InstructionRow, str]] = {}
-    customers: dict[bytes, tuple[bytes, str]] = {}
+    customers: dict[tuple[bytes, bytes], str] = {}
     for number, line, instruction in chosen:
         order_id, _ = ids[number]
         given = defaults.get(ids[number], _writing.NO_DEFAULTS)
@@ -256,7 +256,7 @@ async def _write_instructions(
             )
             continue
         rows[row.instruction_id] = (number, row, instruction.ref)
-        customers.setdefault(row.customer_id, (order_id, instruction.customer_ref))
+        customers[row.customer_id, order_id] = instruction.customer_ref
         if order_id not in orders:
             content = encode(OrderContent(line.order_ref, {}))
             orders[order_id] = (order_id, op.cipher.seal("orders", "sealed", order_id, content))

@@ -135,7 +135,7 @@ async def add_instruction(op: Operation, order_ref: str, new: NewInstruction) ->
     defaults = (await find_defaults(op, [of_customer])).get(of_customer, _writing.NO_DEFAULTS)
     known = await _writing.look_up(op, [new], [defaults])
     row = _writing.make_row(op, new, order_ref=order_ref, order_id=order_id, defaults=defaults, known=known)
-    customers = {row.customer_id: (order_id, new.customer_ref)}
+    customers = {(row.customer_id, order_id): new.customer_ref}
     if not await _writing.add_instructions(op, [], [row], customers):
         raise await taken(op, order_id, row.instruction_id, new.ref)
     await record(op, "instruction.create", "instruction", row.instruction_id.hex())

@@ -73,7 +73,7 @@ async def create_orders(
     to_write: list[_writing.OrderRow] = []
     rows: list[_writing.InstructionRow] = []
     defaults_rows: list[_writing.DefaultsRow] = []
-    customers: dict[bytes, tuple[bytes, str]] = {}
+    customers: dict[tuple[bytes, bytes], str] = {}
     taken: set[bytes] = set()
     for order in orders:
         order_id = order_id_of(op, order.ref)
@@ -93,9 +93,9 @@ async def create_orders(
         rows += prepared
         defaults_rows += prepared_defaults
         for row, instruction in zip(prepared, order.instructions, strict=True):
-            customers.setdefault(row.customer_id, (order_id, instruction.customer_ref))
+            customers[row.customer_id, order_id] = instruction.customer_ref
         for defaults in prepared_defaults:
-            customers.setdefault(defaults.customer_id, (order_id, defaults.customer_ref))
+            customers[defaults.customer_id, order_id] = defaults.customer_ref
         verdicts.append(order)
     if not to_write:
         return verdicts
