@@ -6,12 +6,8 @@ import asyncio
 import csv
 import io
 import json
-import socket
-import ssl
-import time
 from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Any
-from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -19,7 +15,7 @@ import pytest
 from strongroom.api.bulk import CHUNK_LINES, MAX_LINE_BYTES, MAX_RECORD_LINES, Records
 from strongroom.payments.bulk import RESULT_CHUNKS, STALE_AFTER
 from tests.api.paying import IBAN, ORDERS, codes, instruction, make_account, make_order, make_scheme, order, refusal
-from tests.fixtures.platform import Client, Platform, Server
+from tests.fixtures.platform import Client, Platform
 from tests.payments.world import World
 
 BULK = f"{ORDERS}/bulk"
@@ -470,44 +466,3 @@ async def test_a_job_whose_process_died_is_taken_over(tenant: Client, platform: 
     assert (await tenant.get(f"{BULK}/{row[0]}")).json()["status"] == "INTERRUPTED"
     job = await taken(tenant, content, key="a-key")
     assert (job["jobId"], job["accepted"], job["refused"]) == (str(row[0]), len(lines), 0)
-
-
-def test_a_connection_lost_on_the_way(server: Server) -> None:
-    """The same over TLS, with the real server: half of a chunked body, and gone."""
-    opened = json.loads(server.run("accounts", "create", "--name", "Alpine Mutual", "--json").stdout)
-    with server.http() as http:
-        client = asyncio.run(_tenant_of(server, opened))
-        headers = {**client, "content-type": NDJSON, "idempotency-key": "a-key"}
-        lines = [line(number) for number in range(CHUNK_LINES + 20)]
-        content = ndjson(lines)
-        _send_half(server, headers, content)
-        deadline = time.monotonic() + 20
-        while (answer := http.post(BULK, content=content, headers=headers)).status_code == 409:
-            assert time.monotonic() < deadline, answer.text
-            time.sleep(0.2)
-        assert answer.status_code == 202, answer.text
-        assert (answer.json()["accepted"], answer.json()["refused"]) == (len(lines), 0)
-
-
-async def _tenant_of(server: Server, opened: dict[str, Any]) -> dict[str, str]:
-    context = ssl.create_default_context(cafile=server.ca_file)
-    async with httpx.AsyncClient(base_url=server.url, verify=context, timeout=30) as http:
-        account = Client(
-            http=http, account_id=opened["accountId"], public_key=opened["publicKey"], private_key=opened["privateKey"]
-        )
-        tenant = await account.new_tenant()
-        await tenant.sign_in()
-        return tenant.headers
-
-
-def _send_half(server: Server, headers: dict[str, str], content: bytes) -> None:
-    place = urlsplit(server.url)
-    assert place.hostname
-    context = ssl.create_default_context(cafile=server.ca_file)
-    with socket.create_connection((place.hostname, place.port or 443), timeout=10) as raw:
-        connection = context.wrap_socket(raw, server_hostname=place.hostname)
-        head = [f"POST {BULK} HTTP/1.1", f"host: {place.netloc}", "transfer-encoding: chunked"]
-        head += [f"{name}: {value}" for name, value in headers.items()]
-        half = content[: len(content) - 200]
-        connection.sendall("\r\n".join([*head, "", ""]).encode() + b"%x\r\n" % len(content) + half)
-        connection.close()

@@ -58,6 +58,7 @@ def test_what_is_open_to_everybody() -> None:
         "GET /.well-known/jwks.json",
         "GET /openapi.json",
         "GET /trust",
+        "GET /trust.json",
         # Providers sign what they send there.
         "POST /v1/notifications/{tenantId}/{appId}",
     }
