@@ -1,8 +1,8 @@
 """Audit entries.
 
 Written in the operation of the change they tell of, so that neither exists without the other; a refusal is written in
-an operation of its own. The application's role may insert and read, never change or remove. Entries hold ids, keyed hashes
-and codes: nothing that describes a payment or a person.
+an operation of its own. The application's role may insert and read, never change or remove. Entries hold ids, keyed
+hashes and codes: nothing that describes a payment or a person.
 """
 
 from __future__ import annotations
