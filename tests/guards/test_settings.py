@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 from tests.guards.tree import ROOT
 
+PLAIN = {name: value for name, value in os.environ.items() if name != "CI"}
+"""On CI pytest prints every reason twice."""
 SKIPPING = {
     "marked": "@pytest.mark.skip(reason='no bank')\ndef test_it(): ...",
     "inside": "def test_it(): pytest.skip('no bank')",
@@ -21,7 +24,12 @@ def test_a_skipped_test_fails_the_run(tmp_path: Path) -> None:
         (tmp_path / f"test_{name}.py").write_text(f"import pytest\n{source}\n")
     options = ["-p", "tests.conftest", "-p", "no:cacheprovider", "-c", "/dev/null", "--continue-on-collection-errors"]
     run = subprocess.run(
-        [sys.executable, "-m", "pytest", *options, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, check=False
+        [sys.executable, "-m", "pytest", *options, str(tmp_path)],
+        cwd=ROOT,
+        env=PLAIN,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert run.returncode == 1
     assert run.stdout.count("A test may not be skipped or expected to fail: ") == len(SKIPPING)
@@ -32,6 +40,11 @@ def test_an_expected_failure_alone_fails_the_run(tmp_path: Path) -> None:
     (tmp_path / "test_expected.py").write_text(f"import pytest\n{SKIPPING['expected']}\n")
     options = ["-p", "tests.conftest", "-p", "no:cacheprovider", "-c", "/dev/null"]
     run = subprocess.run(
-        [sys.executable, "-m", "pytest", *options, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, check=False
+        [sys.executable, "-m", "pytest", *options, str(tmp_path)],
+        cwd=ROOT,
+        env=PLAIN,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert run.returncode == 1
