@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
+from contextlib import AsyncExitStack
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -209,8 +210,8 @@ async def test_an_outage_is_unknown_until_it_is_over_and_enquiries_grow_rare(pay
         await payer.simulator.call("POST", "/behaviour", {"behaviour": "outage"})
         try:
             assert (await dispatcher.round(payer.tenant)).unconfirmed == 1
-            for _ in range(600):  # ten minutes
-                clock.advance(timedelta(seconds=1))
+            for _ in range(120):  # ten minutes
+                clock.advance(timedelta(seconds=5))
                 await dispatcher.round(payer.tenant)
         finally:
             await payer.simulator.call("POST", "/behaviour", {"behaviour": None})
@@ -305,6 +306,26 @@ async def test_an_attempt_whose_turn_comes_too_late_is_given_back(payer: Payer, 
     assert await payer.executions(*named) == [1] * len(named)
 
 
+async def test_an_outcome_that_can_not_be_recorded_at_once_is_not_given_up(
+    payer: Payer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else it would be unknown until the lease has run out and the rail has been asked."""
+    [named] = await payer.instruct("Claim 1")
+    async with payer.rail() as rail, AsyncExitStack() as without_room:
+
+        def fill_the_disk(_: object) -> None:
+            patch = without_room.enter_context(monkeypatch.context())
+            patch.setattr("strongroom.database.embedded.RESERVE_BYTES", 1 << 60)
+
+        rail.after = fill_the_disk
+        paying = asyncio.create_task(payer.dispatcher(rail).round(payer.tenant))
+        await asyncio.sleep(1.2)
+        assert (await payer.status(named), paying.done()) == ("PROCESSING", False)
+        await without_room.aclose()
+        assert (await paying).settled == 1
+    assert await payer.status(named) == "COMPLETED"
+
+
 class Killed(BaseException):
     """The process is gone."""
 
@@ -351,6 +372,7 @@ async def test_a_rule_that_no_longer_takes_the_payment_holds_it(payer: Payer) ->
     async with payer.rail() as rail:
         await payer.dispatcher(rail).round(payer.tenant)
     assert (await payer.status(named), await payer.reasons(named)) == ("INCOMPLETE", ["NO_ROUTE"])
+    assert [detail for _, _, detail in await payer.actions("instruction.hold")] == ["NO_ROUTE"]
 
 
 async def test_one_that_can_not_be_read_or_has_no_account_does_not_hold_up_the_others(payer: Payer) -> None:

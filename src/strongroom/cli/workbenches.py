@@ -32,11 +32,13 @@ from strongroom.kernel.config import Config, Environment
 from strongroom.kernel.errors import Failure, Unavailable
 from strongroom.kernel.secret import Secret
 from strongroom.kernel.telemetry import end_with_parent
-from strongroom.outbound import Destination, Outbound
+from strongroom.outbound import Destination, Limits, Outbound
 from strongroom.trust import Endpoint, Listener, Workbench
 
 START_TIMEOUT_S: Final = 30.0
 _LOOPBACK: Final = "127.0.0.1"
+_PATIENT: Final = Limits(connect_s=15.0, idle_s=60.0, total_s=120.0, answer_bytes=1 << 26)
+"""A busy machine makes answers late, not promises broken."""
 _ANYWHERE: Final = frozenset({"0.0.0.0", "::", ""})  # noqa: S104  not bound here, only recognised
 
 Make = Callable[[Config], Installation]
@@ -78,7 +80,7 @@ async def attached(app: App) -> AsyncIterator[Workbench]:
         simulator = Listener(name="simulator", host=_LOOPBACK, port=config.simulator_port, trust=installation.ca_file)
         secret = Secret(installation.simulator_secret_file().read_text().strip())
     allowed = [Destination(host=host, port=config.port, loopback_ok=True)]
-    async with Outbound(allowed=allowed, trust=authority) as outbound:
+    async with Outbound(allowed=allowed, trust=authority, limits=_PATIENT) as outbound:
         yield Workbench(
             config=config,
             clock=app.clock,

@@ -64,8 +64,9 @@ LEASE: Final = timedelta(seconds=90)
 ACT_WITHIN: Final = LEASE / 2
 """An attempt whose turn has not come by then is given back unsent; the rest of its lease is longer than any rail's
 time-out, so that nobody enquires about an attempt that is still being made."""
+RECORD_AGAIN: Final = 60
 RECORD_AGAIN_S: Final = 0.5
-"""Pause before an outcome that could not be recorded is recorded again."""
+"""How often an outcome that could not be recorded is recorded again, and after which pause."""
 ENQUIRE_AFTER: Final = timedelta(seconds=5)
 """How long an attempt that nobody could confirm rests before the first enquiry."""
 PENDING_ENQUIRE_AFTER: Final = timedelta(seconds=30)
@@ -227,7 +228,7 @@ class Dispatcher:
         async def act(item: _Due) -> None:
             async with slots:
                 outcome = await self._submit(rails[item.app_id], item, troubles)
-            await self._record(tenant, item, outcome)
+            await self._record(tenant, item.transaction_id, outcome)
             tally.add(outcome.kind)
 
         await _all(*(act(item) for item in due))
@@ -244,17 +245,16 @@ class Dispatcher:
         troubles.learn(item.app_id, outcome, clock.now())
         return outcome
 
-    async def _record(self, tenant: TenantId, item: _Due, outcome: Outcome) -> None:
+    async def _record(self, tenant: TenantId, transaction_id: UUID, outcome: Outcome) -> None:
         """Third beat. What is known is not given up because the database is away for a moment."""
-        while True:
+        for _ in range(RECORD_AGAIN):
             try:
-                await self._records.submit(tenant, (item.transaction_id, outcome))
+                await self._records.submit(tenant, (transaction_id, outcome))
             except Unavailable:
-                if self._databases.clock.now() >= item.act_by:
-                    raise
                 await asyncio.sleep(RECORD_AGAIN_S)
             else:
                 return
+        await self._records.submit(tenant, (transaction_id, outcome))
 
     async def _write_outcomes(self, tenant: TenantId, outcomes: Sequence[tuple[UUID, Outcome]]) -> Sequence[bool]:
         """What has ended in the meantime, together."""
@@ -291,7 +291,7 @@ class Dispatcher:
         async def enquire(transaction_id: UUID, app_id: str) -> None:
             async with slots:
                 outcome = await rails[app_id].enquire(reference_of(transaction_id))
-            await self._records.submit(tenant, (transaction_id, outcome))
+            await self._record(tenant, transaction_id, outcome)
             tally.add(outcome.kind)
 
         await _all(*(enquire(transaction_id, app_id) for transaction_id, app_id in asked))
@@ -443,6 +443,7 @@ async def _hold(op: Operation, order_id: UUID, instruction_id: UUID, reason: str
         instruction_id,
     )
     await add_event(op, order_id.bytes, instruction_id.bytes, "INCOMPLETE", reason=reason)
+    await record(op, "instruction.hold", "instruction", instruction_id.hex, detail=reason)
 
 
 def _remittance(content: InstructionContent) -> str:
