@@ -29,6 +29,7 @@ from strongroom.database.databases import url_of
 from strongroom.kernel.actors import system
 from strongroom.kernel.clock import SystemClock
 from strongroom.kernel.config import Config
+from strongroom.kernel.errors import Unavailable
 from strongroom.kernel.ids import TenantId
 from strongroom.kernel.secret import Secret
 from strongroom.outbound import Destination, Outbound
@@ -44,6 +45,7 @@ WORDS = ("PENDING-SETTLE", "REFUSE-AM04", "ERROR-200", "DUPLICATE-CALLBACK", "OU
 REFUSED = frozenset({"REFUSE-AM04", "PENDING-FAIL"})
 VICTIMS = ("api", "api worker", "worker", "simulator", "database", "database session")
 _PATIENCE_S = 180
+UP_AGAIN_S = 60
 """How long a request is repeated before the campaign is given up."""
 
 
@@ -426,8 +428,16 @@ class Campaign:
         return {(standing.order_ref, standing.ref): standing for standing in found}, ids
 
     async def _books(self) -> Sequence[Execution]:
-        async with self.simulator() as simulator:
-            return await simulator.executions()
+        """The simulator's books; it may just be on its way up again after the last kill."""
+        deadline = time.monotonic() + UP_AGAIN_S
+        while True:
+            async with self.simulator() as simulator:
+                try:
+                    return await simulator.executions()
+                except Unavailable:
+                    if time.monotonic() > deadline:
+                        raise
+            await asyncio.sleep(0.5)
 
     @asynccontextmanager
     async def simulator(self) -> AsyncIterator[Simulator]:
