@@ -225,8 +225,9 @@ CATALOGUE: Final[dict[str, dict[str, dict[str, Column]]]] = {
         "bulk_jobs": _table(
             Purpose.EXECUTION,
             Retention.DAYS_90,
-            identifier="tenant_id job_id key_hash digest",
+            identifier="tenant_id job_id key_hash",
             routing="status",
+            sealed="sealed",
             counter="lines_done accepted refused",
             instant="created_at updated_at",
         ),

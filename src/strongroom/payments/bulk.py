@@ -68,7 +68,7 @@ class Job:
     updated_at: datetime
 
 
-_JOB_COLUMNS: Final = "job_id, status, digest, lines_done, accepted, refused, created_at, updated_at"
+_JOB_COLUMNS: Final = "job_id, status, sealed, lines_done, accepted, refused, created_at, updated_at"
 _encode_result = msgspec.json.Encoder(decimal_format="number").encode
 
 
@@ -81,22 +81,23 @@ async def begin_job(op: Operation, key: str | None) -> Job:
     key_hash = None if key is None else op.cipher.index("bulk_jobs", "key_hash", key)
     job_id = new_uuid()
     made = await op.row(
-        "insert into bulk_jobs (tenant_id, job_id, key_hash, digest, status, lines_done, accepted, refused, "  # noqa: S608  # constants
-        "created_at, updated_at) values (%s, %s, %s, '', 'RUNNING', 0, 0, 0, %s, %s) on conflict do nothing "
+        "insert into bulk_jobs (tenant_id, job_id, key_hash, sealed, status, lines_done, accepted, refused, "  # noqa: S608  # constants
+        "created_at, updated_at) values (%s, %s, %s, %s, 'RUNNING', 0, 0, 0, %s, %s) on conflict do nothing "
         f"returning {_JOB_COLUMNS}",
         op.tenant,
         job_id,
         key_hash,
+        op.cipher.seal("bulk_jobs", "sealed", job_id.bytes, b""),
         op.now,
         op.now,
     )
     if made is not None:
         await record_many(op, [Entry("bulk.begin", "bulk-job", str(job_id), correlation_id=op.correlation_id)])
-        return _job(made)
+        return _job(op, made)
     found = await op.row(f"select {_JOB_COLUMNS} from bulk_jobs where key_hash = %s for update", key_hash)  # noqa: S608  # constants
     if found is None:
         raise LookupError("the job that has the key has gone")
-    job = _job(found)
+    job = _job(op, found)
     if job.status == "RUNNING" and op.now - job.updated_at < STALE_AFTER:
         raise InFlight(
             Failure(
@@ -145,10 +146,10 @@ async def write_lines(
             op.cipher.seal("bulk_results", "sealed", row_id, zlib.compress(results, 1)),
         )
     moved = await op.run(
-        "update bulk_jobs set lines_done = %s, digest = %s, accepted = accepted + %s, refused = refused + %s, "
+        "update bulk_jobs set lines_done = %s, sealed = %s, accepted = accepted + %s, refused = refused + %s, "
         "updated_at = %s where job_id = %s and lines_done < %s",
         done,
-        digest,
+        op.cipher.seal("bulk_jobs", "sealed", job_id.bytes, digest),
         accepted,
         refused,
         op.now,
@@ -172,7 +173,7 @@ async def end_job(op: Operation, job_id: UUID, status: str) -> Job:
     )
     if row is None:
         raise job_not_found()
-    return _job(row)
+    return _job(op, row)
 
 
 async def get_job(op: Operation, job_id: UUID) -> Job:
@@ -181,7 +182,7 @@ async def get_job(op: Operation, job_id: UUID) -> Job:
     row = await op.row(f"select {_JOB_COLUMNS} from bulk_jobs where job_id = %s", job_id)  # noqa: S608  # constants
     if row is None:
         raise job_not_found()
-    job = _job(row)
+    job = _job(op, row)
     if job.status == "RUNNING" and op.now - job.updated_at >= STALE_AFTER:
         return Job(**{name: getattr(job, name) for name in Job.__slots__} | {"status": "INTERRUPTED"})
     return job
@@ -295,12 +296,12 @@ def _result(number: int, line: Line | StrongroomError, refusal: StrongroomError 
     return LineResult(number, "REFUSED", order_ref, instruction_ref, errors)
 
 
-def _job(row: Sequence[Any]) -> Job:
-    job_id, status, digest, lines_done, accepted, refused, created_at, updated_at = row
+def _job(op: Operation, row: Sequence[Any]) -> Job:
+    job_id, status, sealed, lines_done, accepted, refused, created_at, updated_at = row
     return Job(
         job_id=job_id,
         status=status,
-        digest=bytes(digest),
+        digest=op.cipher.open("bulk_jobs", "sealed", job_id.bytes, sealed),
         lines_done=lines_done,
         accepted=accepted,
         refused=refused,

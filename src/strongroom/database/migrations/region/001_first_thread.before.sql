@@ -252,7 +252,7 @@ create table bulk_jobs (
     tenant_id uuid not null references tenants,
     job_id uuid not null,
     key_hash bytea,
-    digest bytea not null,
+    sealed bytea not null,
     status text not null check (status in ('RUNNING', 'COMPLETED', 'INTERRUPTED')),
     lines_done bigint not null,
     accepted bigint not null,
