@@ -7,6 +7,7 @@ Nothing else puts parts together. `Installation` owns what lives on disk (keys, 
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -288,9 +289,13 @@ def from_variables(variables: Mapping[str, str]) -> Config:
     )
 
 
-def asgi() -> Service:
-    """What each of the web server's processes serves; the settings come by environment variables."""
-    end_with_parent()
+def asgi(parent: int) -> Service:
+    """What each of the web server's processes serves; the settings come by environment variables.
+
+    `parent` is the number of the process that starts them. When it is killed they are as well, and not asked to stop:
+    the web server's processes get stuck when they are asked while they start, and keep connections waiting.
+    """
+    end_with_parent(parent, signal.SIGKILL)
     configure_logs()
     return Service(Installation(from_variables(os.environ)).app())
 

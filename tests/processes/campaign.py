@@ -44,9 +44,24 @@ WORDS = ("PENDING-SETTLE", "REFUSE-AM04", "ERROR-200", "DUPLICATE-CALLBACK", "OU
 """What some of the instructions ask of the simulator; most ask for nothing."""
 REFUSED = frozenset({"REFUSE-AM04", "PENDING-FAIL"})
 VICTIMS = ("api", "api worker", "worker", "simulator", "database", "database session")
+SLOW_S = 10.0
+"""An answer that takes longer has been held up by something that died, which nobody may be."""
 _PATIENCE_S = 180
 UP_AGAIN_S = 60
 """How long a request is repeated before the campaign is given up."""
+
+
+def left_behind(server: Server) -> list[psutil.Process]:
+    """Processes of an installation that has stopped, the database's included."""
+    data_dir = str(server.data_dir)
+    left = []
+    for process in psutil.process_iter(["cmdline", "environ"]):
+        environment = process.info["environ"] or {}
+        if environment.get("STRONGROOM_DATA_DIR") == data_dir or any(
+            data_dir in word for word in process.info["cmdline"] or []
+        ):
+            left.append(process)
+    return left
 
 
 def database_processes(server: Server) -> psutil.Process:
@@ -100,6 +115,7 @@ class Figures:
     attempts: int = 0
     unconfirmed_at_some_time: int = 0
     contradictions: int = 0
+    slow: int = 0
     slowest_s: float = 0.0
     seconds: float = 0.0
 
@@ -110,8 +126,8 @@ class Figures:
             f"({self.repeated_requests} requests repeated), {len(self.lost)} lost; {self.executed} executed, "
             f"{len(self.doubled)} doubled, {self.refused} refused, {len(self.unended)} without an end, "
             f"{len(self.wrong)} wrong; {self.attempts} attempts, of them {self.unconfirmed_at_some_time} "
-            f"unconfirmed at some time, {self.contradictions} contradictions; slowest answer after "
-            f"{self.slowest_s:.1f} s; {self.seconds:.0f} s in all"
+            f"unconfirmed at some time, {self.contradictions} contradictions; {self.slow} answers took "
+            f"longer than {SLOW_S:.0f} s, the slowest {self.slowest_s:.1f} s; {self.seconds:.0f} s in all"
         )
 
 
@@ -126,6 +142,7 @@ class Caller:
         self._keys = (public_key, private_key)
         self._token = ""
         self.repeated = 0
+        self.slow = 0
         self.slowest_s = 0.0
 
     async def done(
@@ -140,7 +157,9 @@ class Caller:
         while True:
             began = time.monotonic()
             answer = await self.once(method, path, content, media, key)
-            self.slowest_s = max(self.slowest_s, time.monotonic() - began)
+            took_s = time.monotonic() - began
+            self.slow += took_s > SLOW_S
+            self.slowest_s = max(self.slowest_s, took_s)
             if answer is not None and answer.is_success:
                 return answer.json() if answer.content else None
             said = "no answer" if answer is None else f"{answer.status_code} {answer.text}"
@@ -241,6 +260,7 @@ class Campaign:
                 tasks.create_task(sender())
         self.figures.acknowledged = len(self._acknowledged)
         self.figures.repeated_requests = self.payer.caller.repeated
+        self.figures.slow = self.payer.caller.slow
         self.figures.slowest_s = self.payer.caller.slowest_s
 
     def _packets(self, count: int) -> Iterator[tuple[bool, list[Wanted]]]:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.fixtures.platform import Server, public_folder
-from tests.processes.campaign import Campaign, Figures, all_up, make_payer
+from tests.processes.campaign import Campaign, Figures, all_up, left_behind, make_payer
 
 
 @pytest.fixture
@@ -22,6 +22,7 @@ def server() -> Iterator[Server]:
             yield made
         finally:
             made.stop()
+        assert left_behind(made) == []
 
 
 async def campaign(
@@ -61,4 +62,5 @@ async def test_two_hundred_kills_during_ten_thousand_instructions(
     with capsys.disabled():
         sys.stdout.write(f"\n{figures}\n")
     verify(figures, 10_000)
+    assert figures.slow == 0
     assert figures.kills.total() == 200

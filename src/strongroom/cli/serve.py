@@ -50,6 +50,7 @@ def serve(
 def serve_api() -> None:
     """One part of `serve`: the processes of the API. The settings come by environment variables."""
     import os
+    from functools import partial
 
     from granian import Granian
     from granian.constants import Interfaces, Loops, SSLProtocols
@@ -75,4 +76,4 @@ def serve_api() -> None:
         ssl_protocol_min=SSLProtocols.tls12,
         respawn_failed_workers=True,
         workers_kill_timeout=20,
-    ).serve(target_loader=asgi, wrap_loader=False)
+    ).serve(target_loader=partial(asgi, os.getpid()), wrap_loader=False)

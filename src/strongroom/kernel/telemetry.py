@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import io
 import logging
+import os
 import signal
 import sys
 from typing import Final, TextIO, cast
@@ -53,10 +54,13 @@ class _StandardError(io.TextIOBase):
             sys.stderr.flush()
 
 
-def end_with_parent() -> None:
+def end_with_parent(parent: int | None = None, how: signal.Signals = signal.SIGTERM) -> None:
     """Have the kernel end this process when the one that started it dies, so that a killed supervisor leaves nobody.
 
-    Linux only; elsewhere a killed supervisor's children have to be ended by hand.
+    `parent` is the number of that one; given, this process also ends when it has died already. Linux only; elsewhere a
+    killed supervisor's children have to be ended by hand.
     """
     if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGTERM)
+        ctypes.CDLL(None, use_errno=True).prctl(_SET_PARENT_DEATH_SIGNAL, how)
+        if parent is not None and os.getppid() != parent:
+            os._exit(1)
