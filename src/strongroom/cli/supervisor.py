@@ -32,9 +32,9 @@ log = structlog.get_logger(__name__)
 START_TIMEOUT_S: Final = 60.0
 STOP_TIMEOUT_S: Final = 30.0
 FIRST_PAUSE_S: Final = 0.5
-LONGEST_PAUSE_S: Final = 15.0
+LONGEST_PAUSE_S: Final = 8.0
 """A part that dies again and again is started again after pauses that double, up to this."""
-STEADY_AFTER_S: Final = 10.0
+STEADY_AFTER_S: Final = 5.0
 """A part that lived this long starts with the first pause again."""
 DATABASE_PAUSE_S: Final = 2.0
 """How long a database that doesn't start is left alone."""
