@@ -102,9 +102,9 @@ async def begin_job(op: Operation, key: str | None) -> Job:
         raise InFlight(
             Failure(
                 "BULK_IN_FLIGHT",
-                "The upload with this Idempotency-Key is still running as job {jobId}. Follow it, or try again in a "
-                "minute.",
-                {"jobId": str(job.job_id)},
+                "The upload with this Idempotency-Key is still running as job {jobId}. Follow it, or try again in "
+                "{seconds} seconds.",
+                {"jobId": str(job.job_id), "seconds": int(STALE_AFTER.total_seconds())},
             )
         )
     if job.status != "COMPLETED":
