@@ -6,6 +6,7 @@ Nothing else puts parts together. `Installation` owns what lives on disk (keys, 
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
@@ -39,6 +40,8 @@ from strongroom.vault.master import read_or_make_secret
 
 _PASSWORD_BYTES: Final = 32
 _LOOPBACK: Final = "127.0.0.1"
+GC_OBJECTS: Final = 50_000
+"""After so many new objects the garbage collector looks for cycles among them."""
 PROVIDER_LIMITS: Final = Limits(idle_s=5.0, total_s=8.0)
 """What a provider may take to answer. One that takes longer is asked again, by our reference, what it did."""
 
@@ -181,7 +184,7 @@ class App:
             regions=self.config.regions,
             environment=self.config.environment,
             clock=clock,
-            ciphers=self.keyring.cipher_for,
+            ciphers=self.keyring,
             connections=connections,
             has_room=installation.has_room,
         )
@@ -300,6 +303,17 @@ def asgi(parent: int) -> Service:
     return Service(Installation(from_variables(os.environ)).app())
 
 
+def _settle_memory() -> None:
+    """Keep the garbage collector from walking through all that a process was built of, again and again.
+
+    What is there when serving starts stays; hardly anything that a request makes refers to itself, so counting
+    references frees it. Looking for cycles every 700 objects (the default) found next to none, for a sixth of the CPU.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(GC_OBJECTS, 10, 10)
+
+
 class Service:
     """An app with its life around it: connects when the server starts, lets go when it stops."""
 
@@ -323,6 +337,7 @@ class Service:
         except StrongroomError as error:
             await send({"type": "lifespan.startup.failed", "message": str(error)})
             return
+        _settle_memory()
         await send({"type": "lifespan.startup.complete"})
         await receive()
         await self._app.close()

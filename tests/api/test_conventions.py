@@ -155,6 +155,15 @@ async def test_other_methods_are_named(tenant: Client) -> None:
     assert answer.headers["allow"] == "GET, PUT"
 
 
+async def test_an_order_may_be_called_bulk(tenant: Client) -> None:
+    """The upload's path is taken by its method only; what the path doesn't answer at all is still named."""
+    assert (await tenant.post(ORDERS, order("bulk", instruction()))).status_code == 202
+    assert (await tenant.get(f"{ORDERS}/bulk")).json()["orderRef"] == "bulk"
+    assert (await tenant.get(f"{ORDERS}/bulk/instruction/i-1")).json()["instructionRef"] == "i-1"
+    answer = await tenant.delete(ORDERS)
+    assert (refusal(answer), answer.headers["allow"]) == ((405, ["METHOD_NOT_ALLOWED"]), "POST")
+
+
 async def test_headers_are_required_and_agree(tenant: Client, platform: Platform) -> None:
     await tenant.sign_in()
     other = await platform.new_tenant()

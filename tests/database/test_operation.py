@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from uuid import UUID, uuid4
 
 import psycopg
 import pytest
+from psycopg.pq import TransactionStatus
 
 from strongroom.assembly import App
+from strongroom.database import Databases, Operation
 from strongroom.database.databases import url_of
+from strongroom.database.operation import Stage
 from strongroom.kernel.actors import Actor, ActorKind, system
 from strongroom.kernel.clock import ManualClock
 from strongroom.kernel.errors import NotFound, Unauthenticated, Unavailable
 from strongroom.kernel.ids import AccountId, ApiKeyId, TenantId
+from strongroom.payments.contents import NewOrder
+from strongroom.payments.orders import create_orders
 from tests.api.paying import ORDERS, codes, instruction, make_order, order
 from tests.fixtures.platform import Client, Platform
 from tests.payments.world import World
@@ -137,6 +143,80 @@ async def test_a_key_that_is_not_there_begins_nothing(app: App, tenant: Client) 
     assert refused.value.code == "TOKEN_REVOKED"
 
 
+@contextlib.asynccontextmanager
+async def lazily(world: World, actor: Actor | None = None) -> AsyncIterator[Operation]:
+    """An operation that begins with its first statement; the cipher is at hand after a first one."""
+    async with world.operation():
+        pass
+    async with world.app.databases.operation(
+        actor or system("test"), account=world.account, tenant=world.tenant, lazily=True
+    ) as op:
+        yield op
+
+
+async def test_a_whole_operation_takes_one_exchange(world: World) -> None:
+    """It begins with the statement and is over with it: nothing is left to commit, or to roll back."""
+    new = [NewOrder("o-1", [])]
+    async with lazily(world) as op:
+        assert op.stage is Stage.NEW
+        assert op.connection.info.transaction_status is TransactionStatus.IDLE
+        assert await create_orders(op, new, [""]) == new
+        assert op.stage is Stage.DONE
+        assert op.connection.info.transaction_status is TransactionStatus.IDLE
+        assert await count(world) == 1
+    assert await count(world) == 1
+
+
+async def test_a_whole_statement_after_another_ends_with_the_operation(world: World) -> None:
+    with pytest.raises(ValueError, match="rolled back"):
+        async with lazily(world) as op:
+            assert await op.row(COUNT) == (0,)
+            await create_orders(op, [NewOrder("o-1", [])], [""])
+            raise ValueError("rolled back")
+    assert await count(world) == 0
+
+
+@pytest.mark.parametrize("orders", [[NewOrder("o-1", [])], []])
+async def test_a_key_that_is_gone_does_nothing_lazily(world: World, orders: list[NewOrder]) -> None:
+    """Not even find out what would be answered: an operation that asked nothing is checked at its end."""
+    gone = Actor(
+        kind=ActorKind.API_KEY,
+        name="gone",
+        account_id=world.account,
+        tenant_id=world.tenant,
+        key_id=ApiKeyId(uuid4()),
+        roles=frozenset({"tenant-admin"}),
+    )
+    with pytest.raises(Unauthenticated) as refused:
+        async with lazily(world, gone) as op:
+            await create_orders(op, orders, [""] * len(orders))
+    assert refused.value.code == "TOKEN_REVOKED"
+    assert await count(world) == 0
+
+
+async def test_where_there_is_no_room_a_whole_operation_is_refused(app: App, world: World) -> None:
+    full = Databases(
+        app.installation.admin_url,
+        app.installation.app_password,
+        regions=app.config.regions,
+        environment=app.config.environment,
+        clock=app.clock,
+        ciphers=app.keyring,
+        has_room=lambda: False,
+    )
+    await full.open()
+    try:
+        async with world.operation():
+            assert app.keyring.known(world.tenant) is not None
+        with pytest.raises(Unavailable) as refused:
+            async with full.operation(system("test"), tenant=world.tenant, lazily=True) as op:
+                await create_orders(op, [NewOrder("o-1", [])], [""])
+    finally:
+        await full.close()
+    assert refused.value.code == "DATABASE_TAKES_NO_CHANGES"
+    assert await count(world) == 0
+
+
 async def test_time_is_the_clocks(tenant: Client, platform: Platform) -> None:
     instant = datetime(2031, 2, 3, 4, 5, 6, 789_000, tzinfo=UTC)
     async with platform.another_process(ManualClock(instant)) as other, World.of(other.app, tenant).operation() as op:
@@ -183,7 +263,10 @@ async def test_nothing_is_acknowledged_that_was_not_committed(app: App, tenant: 
     statuses = [answer.status_code for answer in answers]
     assert statuses[0] == 503
     assert set(statuses) <= {503, 202}
-    assert all(codes(answer) == ["DATABASE_UNAVAILABLE"] for answer in answers if answer.status_code == 503)
+    # Its commit goes with the statement, so nobody but the server knows whether it was made.
+    assert codes(answers[0]) == ["OUTCOME_UNKNOWN"]
+    told = [codes(answer) for answer in answers[1:] if answer.status_code == 503]
+    assert all(told_codes in (["OUTCOME_UNKNOWN"], ["DATABASE_UNAVAILABLE"]) for told_codes in told)
     assert await count(world) == 1 + statuses.count(202)
     for number, status in enumerate(statuses):
         assert (await tenant.get(f"{ORDERS}/o-{number}")).status_code == (200 if status == 202 else 400)

@@ -185,7 +185,9 @@ class OrderWriter:
         return await self._coalescer.submit(call.actor, keyed)
 
     async def _write(self, actor: Actor, commands: Sequence[OrderCommand]) -> Sequence[Reply | StrongroomError]:
-        async with self._databases.operation(actor, account=actor.account_id, tenant=actor.tenant_id) as op:
+        async with self._databases.operation(
+            actor, account=actor.account_id, tenant=actor.tenant_id, lazily=True
+        ) as op:
             if all(command.key is None for command in commands):
                 return await self._create(op, commands)
             return await idempotency.once_each(op, commands, self._create)

@@ -62,10 +62,14 @@ class Surface:
         paths: dict[str, dict[str, Route]] = {}
         for route in routes:
             paths.setdefault(route.path, {})[route.method] = route
+        endpoints = {path: _Endpoint(self, methods) for path, methods in paths.items()}
+        # Paths without parameters need no looking for. A method that such a path doesn't answer may be meant for a
+        # resource of that name: GET /v1/order-management/bulk reads the order "bulk".
+        self._fixed = {path: endpoint for path, endpoint in endpoints.items() if "{" not in path}
         self._router = Router(
-            [StarletteRoute(path, _Endpoint(self, methods)) for path, methods in paths.items()],
+            [StarletteRoute(path, endpoint) for path, endpoint in endpoints.items() if path not in self._fixed],
             redirect_slashes=False,
-            default=self._not_found,
+            default=self._refuse,
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -77,9 +81,18 @@ class Surface:
             scope["path"] = path[:-1]
         if path.startswith("/v2/order-management"):
             scope["path"] = "/v1" + scope["path"][3:]
-        await self._router(scope, receive, send)
+        endpoint = self._fixed.get(scope["path"])
+        if endpoint is None or scope["method"] not in endpoint.methods:
+            await self._router(scope, receive, send)
+        else:
+            scope["path_params"] = {}
+            await endpoint(scope, receive, send)
 
-    async def _not_found(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
+        endpoint = self._fixed.get(scope["path"])
+        if endpoint is not None:
+            await endpoint(scope, receive, send)
+            return
         failure = Failure("PATH_NOT_FOUND", "There is nothing at this path.")
         await _send_failures(send, scope, [failure], 404, correlation_id=_correlation_id(dict(scope["headers"])))
 
@@ -182,11 +195,11 @@ class _Endpoint:
 
     def __init__(self, surface: Surface, methods: Mapping[str, Route]) -> None:
         self._surface = surface
-        self._methods = methods
+        self.methods = methods
         self._allow = ", ".join(sorted(methods)).encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        route = self._methods.get(scope["method"])
+        route = self.methods.get(scope["method"])
         if route is None:
             failure = Failure("METHOD_NOT_ALLOWED", "This path doesn't answer this method; see the Allow header.")
             correlation_id = _correlation_id(dict(scope["headers"]))

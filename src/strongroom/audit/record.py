@@ -8,7 +8,7 @@ hashes and codes: nothing that describes a payment or a person.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final, Literal
+from typing import Literal
 
 import msgspec
 
@@ -28,27 +28,6 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
     correlation_id: str = ""
 
 
-INSERT_ENTRIES: Final = """
-    insert into audit_entries (at, account_id, tenant_id, actor_kind, actor_id,
-                               action, subject_kind, subject_id, outcome, detail, correlation_id)
-    select %(now)s, %(account)s, %(audit_tenant)s, %(actor_kind)s, %(actor_id)s,
-           action, subject_kind, subject_id, outcome, detail, correlation_id
-"""
-"""Begins a statement that writes entries, for statements that write other things too: append `from …` with those six
-columns, and add `parameters_of` to the statement's parameters."""
-
-
-def parameters_of(op: Operation) -> dict[str, object]:
-    """The parameters of INSERT_ENTRIES."""
-    return {
-        "now": op.now,
-        "account": op.account_id,
-        "audit_tenant": op.tenant_id,
-        "actor_kind": op.actor.kind.value,
-        "actor_id": str(op.actor.key_id or op.actor.name),
-    }
-
-
 async def record(
     op: Operation, action: str, subject_kind: str, subject_id: object, *, outcome: Outcome = "done", detail: str = ""
 ) -> None:
@@ -61,14 +40,22 @@ async def record_many(op: Operation, entries: Sequence[Entry]) -> None:
     if not entries:
         return
     await op.rows_named(
-        f"""
-        with written as ({INSERT_ENTRIES}
+        """
+        with written as (
+            insert into audit_entries (at, account_id, tenant_id, actor_kind, actor_id,
+                                       action, subject_kind, subject_id, outcome, detail, correlation_id)
+            select %(now)s, %(account)s, %(tenant)s, %(actor_kind)s, %(actor_id)s,
+                   action, subject_kind, subject_id, outcome, detail, correlation_id
             from unnest(%(actions)s, %(kinds)s, %(subjects)s, %(outcomes)s, %(details)s, %(correlations)s)
                  as t(action, subject_kind, subject_id, outcome, detail, correlation_id))
         select 1
         """,
         {
-            **parameters_of(op),
+            "now": op.now,
+            "account": op.account_id,
+            "tenant": op.tenant_id,
+            "actor_kind": op.actor.kind.value,
+            "actor_id": str(op.actor.key_id or op.actor.name),
             "actions": pack_texts([entry.action for entry in entries]),
             "kinds": pack_texts([entry.subject_kind for entry in entries]),
             "subjects": pack_texts([entry.subject_id for entry in entries]),

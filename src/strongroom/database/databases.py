@@ -10,10 +10,10 @@ import asyncio
 import contextlib
 import math
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, Protocol
 from uuid import UUID
 
 import psycopg
@@ -24,12 +24,12 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from strongroom.database import packed
 from strongroom.database.migrating import migrate
-from strongroom.database.operation import Connection, Operation
+from strongroom.database.operation import Connection, Operation, Stage, begin, revoked
 from strongroom.kernel.actors import Actor
 from strongroom.kernel.cipher import Cipher
 from strongroom.kernel.clock import Clock
 from strongroom.kernel.config import Environment
-from strongroom.kernel.errors import Collided, Failure, Forbidden, NotFound, Unauthenticated, Unavailable
+from strongroom.kernel.errors import Collided, Failure, NotFound, Unavailable
 from strongroom.kernel.ids import AccountId, ApiKeyId, TenantId
 from strongroom.kernel.secret import Secret
 
@@ -46,7 +46,6 @@ CUT_OFF_WAIT_S: Final = 1
 DRAIN_EVERY_S: Final = 1
 """A pool is renewed at most so often."""
 STATEMENT_TIMEOUT_S: Final = 30
-CiphersFor = Callable[[Connection, UUID], Awaitable[Cipher]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,6 +135,18 @@ def _provision(admin_url: Secret[str], regions: Sequence[str], app_password: Sec
                 log.info("database.migrated", database=database_name(name), applied=applied)
 
 
+class Ciphers(Protocol):
+    """Where operations get their ciphers."""
+
+    def known(self, scope: UUID) -> Cipher | None:
+        """The scope's cipher, when it is at hand."""
+        ...
+
+    async def cipher_for(self, connection: Connection, scope: UUID) -> Cipher:
+        """The scope's cipher. `connection` is in a transaction that sees the scope's rows."""
+        ...
+
+
 class Databases:
     """Pools to the directory and to every region, as the application's role."""
 
@@ -147,7 +158,7 @@ class Databases:
         regions: Sequence[str],
         environment: Environment,
         clock: Clock,
-        ciphers: CiphersFor,
+        ciphers: Ciphers,
         connections: int = 8,
         has_room: Callable[[], bool] = lambda: True,
     ) -> None:
@@ -196,10 +207,12 @@ class Databases:
         account: AccountId | None = None,
         tenant: TenantId | None = None,
         correlation_id: str = "",
+        lazily: bool = False,
     ) -> AsyncIterator[Operation]:
         """Begin an operation; commits at the end of the block, rolls back when it raises.
 
-        The region is the tenant's, else the account's, unless named.
+        The region is the tenant's, else the account's, unless named. `lazily`: it begins with the first statement,
+        which may be the whole of it (`Operation.whole`), as long as the scope's cipher is at hand.
 
         Raises errors.NotFound (`TENANT_NOT_FOUND`, `ACCOUNT_NOT_FOUND`), errors.Unauthenticated (`TOKEN_REVOKED`),
         errors.Forbidden (`TENANT_NOT_APPROVED`), errors.Collided (`CHANGED_MEANWHILE`) and errors.Unavailable
@@ -216,13 +229,19 @@ class Databases:
         # account's operations reach into every region.
         key = actor.key_id if actor.tenant_id is not None else None
         if actor.key_id is not None and key is None and await self.find_key(actor.key_id) is None:
-            raise _revoked()
+            raise revoked()
+        scope = tenant or account or UUID(int=0)
         with _translated():
             async with self._connection(region) as connection:
-                committing = False
+                op: Operation | None = None
+                read_only = not self._has_room()
                 try:
-                    await _begin(connection, account, tenant, key, read_only=not self._has_room())
-                    yield Operation(
+                    cipher = self._ciphers.known(scope) if lazily else None
+                    stage = Stage.NEW
+                    if cipher is None:
+                        await begin(connection, account, tenant, key, read_only=read_only)
+                        stage, cipher = Stage.BEGUN, await self._ciphers.cipher_for(connection, scope)
+                    op = Operation(
                         actor=actor,
                         account_id=account,
                         tenant_id=tenant,
@@ -231,12 +250,15 @@ class Databases:
                         now=self.clock.now(),
                         correlation_id=correlation_id,
                         connection=connection,
-                        cipher=await self._ciphers(connection, tenant or account or UUID(int=0)),
+                        cipher=cipher,
+                        checked_key=key,
+                        read_only=read_only,
+                        stage=stage,
                     )
-                    committing = True
-                    _check_commit(await connection.execute(b"commit"))
+                    yield op
+                    await op.commit()
                 except BaseException as error:
-                    if committing and isinstance(error, psycopg.OperationalError):
+                    if op is not None and op.stage is Stage.COMMITTING and _leaves_open(error):
                         raise _unknown() from error
                     # On a lost connection there is nothing to roll back, and the error that lost it is the one to tell.
                     with contextlib.suppress(psycopg.Error):
@@ -321,11 +343,14 @@ class Databases:
         self._cut_off.discard(name)
 
 
-def _revoked() -> Unauthenticated:
-    return Unauthenticated(
-        Failure(
-            "TOKEN_REVOKED", "The API key that this token was made with has been deleted. Sign in with another key."
-        )
+def _leaves_open(error: BaseException) -> bool:
+    """Whether an error on the way of a commit leaves open what became of it.
+
+    An error that the server reports is its word that nothing was kept, unless it is about to go away (class 57P: the
+    shutdown may have met a commit that waits for its standby) or about the connection (class 08).
+    """
+    return isinstance(error, psycopg.OperationalError) and (
+        error.sqlstate is None or error.sqlstate.startswith(("57P", "08"))
     )
 
 
@@ -346,36 +371,6 @@ def _unknown() -> Unavailable:
             "request again with the same Idempotency-Key, or read the resource.",
         )
     )
-
-
-async def _begin(
-    connection: Connection, account: UUID | None, tenant: UUID | None, key: UUID | None, *, read_only: bool
-) -> None:
-    """Begin a transaction and say whose it is, in one exchange (the simple protocol takes several statements)."""
-    arguments = ", ".join("null" if value is None else f"'{value}'" for value in (account, tenant, key))
-    begin = "begin read only" if read_only else "begin"
-    cursor = await connection.execute(f"{begin}; select begin_operation({arguments})".encode())
-    cursor.nextset()
-    _check_verdict(await cursor.fetchone())
-
-
-def _check_verdict(row: tuple[Any, ...] | None) -> None:
-    verdict = row[0] if row else None
-    if verdict == "ok":
-        return
-    if verdict == "tenant-not-approved":
-        raise Forbidden(
-            Failure(
-                "TENANT_NOT_APPROVED", "This tenant is awaiting approval, was rejected or is deleted, so it can't act."
-            )
-        )
-    raise _revoked()
-
-
-def _check_commit(cursor: psycopg.AsyncCursor[Any]) -> None:
-    """A transaction in which something failed is rolled back by `commit` without an error; that must not look done."""
-    if cursor.statusmessage != "COMMIT":
-        raise RuntimeError("an error of the database was swallowed in an operation, so nothing of it was kept")
 
 
 @contextlib.contextmanager

@@ -3,13 +3,18 @@
 It is the only way to a connection. It begins a database transaction, sets whose rows are in sight (row-level security),
 checks that the key which asks is still good, and commits or rolls back at its end. Domain code never commits, never
 nests operations and never talks to the network inside one.
+
+Where one statement is all that an operation does, `whole` runs it with its beginning and its commit in one exchange
+with the server: three exchanges cost more than what most such statements do.
 """
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
+from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
@@ -18,15 +23,28 @@ import psycopg
 from strongroom.kernel.actors import Actor
 from strongroom.kernel.cipher import Cipher
 from strongroom.kernel.config import Environment
+from strongroom.kernel.errors import Failure, Forbidden, Unauthenticated
 from strongroom.kernel.ids import AccountId, TenantId
 
 Connection = psycopg.AsyncConnection[tuple[Any, ...]]
 Row = tuple[Any, ...]
 
 
+class Stage(enum.Enum):
+    """How far an operation has come."""
+
+    NEW = enum.auto()
+    BEGUN = enum.auto()
+    COMMITTING = enum.auto()
+    DONE = enum.auto()
+
+
 @dataclass(slots=True, kw_only=True)
 class Operation:
-    """What domain functions get as their first argument."""
+    """What domain functions get as their first argument.
+
+    `checked_key` is the key whose life is checked where the operation begins, if any; `read_only` keeps changes out.
+    """
 
     actor: Actor
     account_id: AccountId | None
@@ -37,6 +55,9 @@ class Operation:
     correlation_id: str
     connection: Connection
     cipher: Cipher
+    checked_key: UUID | None = None
+    read_only: bool = False
+    stage: Stage = Stage.BEGUN
 
     @property
     def today(self) -> date:
@@ -62,22 +83,111 @@ class Operation:
         """Whose keys seal what this operation writes: the tenant's, or above tenants the account's."""
         return self.tenant_id or self.account
 
+    async def begin(self) -> None:
+        """Begin, unless that is done. Raises what the function `begin` does."""
+        if self.stage is Stage.NEW:
+            self.stage = Stage.BEGUN
+            await begin(self.connection, self.account_id, self.tenant_id, self.checked_key, read_only=self.read_only)
+
+    async def commit(self) -> None:
+        """Commit, unless `whole` has done it. An operation that asked nothing is begun, for the sake of the checks."""
+        if self.stage is Stage.DONE:
+            return
+        await self.begin()
+        self.stage = Stage.COMMITTING
+        cursor = await self.connection.execute(b"commit")
+        # A transaction in which something failed is rolled back by `commit` without an error; that must not look done.
+        if cursor.statusmessage != "COMMIT":
+            raise RuntimeError("an error of the database was swallowed in an operation, so nothing of it was kept")
+        self.stage = Stage.DONE
+
+    async def whole(self, statement: str, parameters: Mapping[str, object]) -> Row:
+        """The only row of a statement that is all this operation does from here on.
+
+        Where nothing was asked before, it begins, runs and commits in one exchange. The statement calls a function
+        with `{verdict}` as an argument, which is what `begin_operation` says; unless that is 'ok' the function does
+        nothing and gives it back in its first column.
+
+        Raises errors.Unauthenticated (`TOKEN_REVOKED`) and errors.Forbidden (`TENANT_NOT_APPROVED`).
+        """
+        alone = self.stage is Stage.NEW and not self.read_only
+        if alone:
+            self.stage = Stage.COMMITTING
+            asked = {"op_account": self.account_id, "op_tenant": self.tenant_id, "op_key": self.checked_key}
+            parameters = {**parameters, **asked}
+        else:
+            await self.begin()
+        cursor = await self.connection.execute(_with_verdict(statement, alone=alone), parameters, binary=True)
+        row = await cursor.fetchone()
+        if row is None:
+            raise LookupError("a statement that is a whole operation gives one row")
+        _check_verdict(row)
+        if alone:
+            self.stage = Stage.DONE
+        return row
+
     async def run(self, sql: str, *parameters: object) -> int:
         """Execute a statement; returns the number of rows it touched."""
+        await self.begin()
         cursor = await self.connection.execute(sql.encode(), parameters, binary=True)
         return cursor.rowcount
 
     async def rows(self, sql: str, *parameters: object) -> Sequence[Row]:
         """All rows of a query."""
+        await self.begin()
         cursor = await self.connection.execute(sql.encode(), parameters, binary=True)
         return await cursor.fetchall()
 
     async def row(self, sql: str, *parameters: object) -> Row | None:
         """The first row of a query, or None."""
+        await self.begin()
         cursor = await self.connection.execute(sql.encode(), parameters, binary=True)
         return await cursor.fetchone()
 
     async def rows_named(self, sql: str, parameters: Mapping[str, object]) -> Sequence[Row]:
         """All rows of a statement with named parameters."""
+        await self.begin()
         cursor = await self.connection.execute(sql.encode(), parameters, binary=True)
         return await cursor.fetchall()
+
+
+async def begin(
+    connection: Connection, account: UUID | None, tenant: UUID | None, key: UUID | None, *, read_only: bool
+) -> None:
+    """Begin a transaction and say whose it is, in one exchange (the simple protocol takes several statements).
+
+    Raises errors.Unauthenticated (`TOKEN_REVOKED`) and errors.Forbidden (`TENANT_NOT_APPROVED`).
+    """
+    arguments = ", ".join("null" if value is None else f"'{value}'" for value in (account, tenant, key))
+    first = "begin read only" if read_only else "begin"
+    cursor = await connection.execute(f"{first}; select begin_operation({arguments})".encode())
+    cursor.nextset()
+    _check_verdict(await cursor.fetchone())
+
+
+def revoked() -> Unauthenticated:
+    """The refusal of a key that is gone."""
+    return Unauthenticated(
+        Failure(
+            "TOKEN_REVOKED", "The API key that this token was made with has been deleted. Sign in with another key."
+        )
+    )
+
+
+@lru_cache(maxsize=64)
+def _with_verdict(statement: str, *, alone: bool) -> bytes:
+    verdict = "begin_operation(%(op_account)s, %(op_tenant)s, %(op_key)s)" if alone else "'ok'"
+    return statement.replace("{verdict}", verdict).encode()
+
+
+def _check_verdict(row: Row | None) -> None:
+    verdict = row[0] if row else None
+    if verdict == "ok":
+        return
+    if verdict == "tenant-not-approved":
+        raise Forbidden(
+            Failure(
+                "TENANT_NOT_APPROVED", "This tenant is awaiting approval, was rejected or is deleted, so it can't act."
+            )
+        )
+    raise revoked()

@@ -6,12 +6,11 @@ Used for one order of one request as well as for a bulk line, so that there is o
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import date
+from datetime import date, timedelta
 from typing import Final
 
 import msgspec
 
-from strongroom.audit import INSERT_ENTRIES, parameters_of
 from strongroom.database import Operation, pack_bytes, pack_codes, pack_dates, pack_texts, pack_uuids
 from strongroom.kernel.errors import Failure, Invalid
 from strongroom.payments.contents import Defaults, InstructionContent, NewInstruction, encode, instruction_id_of
@@ -185,87 +184,26 @@ def _scheme_unknown() -> Failure:
     return Failure("SCHEME_ID_NOT_RECOGNISED", "There is no such scheme in this tenant.")
 
 
-_INSERT_INSTRUCTIONS: Final = """
-    customers_in as (
-        insert into customers (tenant_id, customer_id, status, sealed, created_at, updated_at)
-        select distinct on (c.id) %(tenant)s, c.id, 'ACTIVE', c.sealed, %(now)s, %(now)s
-        from unnest(%(customer_order)s, %(customer)s, %(customer_sealed)s) as c(order_id, id, sealed) {only_new}
-        where not exists (select from customers
-                          where tenant_id = %(tenant)s and customer_id = c.id and status = 'ACTIVE')
-        order by c.id
-        -- Somebody forgotten who comes again starts afresh.
-        on conflict (tenant_id, customer_id) do update
-        set status = 'ACTIVE', sealed = excluded.sealed, created_at = %(now)s, updated_at = %(now)s
-        where customers.status = 'FORGOTTEN'
-    ),
-    instructions_in as (
-        insert into instructions (tenant_id, order_id, instruction_id, customer_id, direction, currency, country,
-                                  status, settled_by, scheme_id, scheme_source, financial_instrument_id,
-                                  financial_instrument_source, sealed, created_at, updated_at)
-        select %(tenant)s, order_id, instruction_id, customer_id, direction, currency, country, status,
-               settled_by, scheme_id, scheme_source, instrument_id, instrument_source, sealed, %(now)s, %(now)s
-        from unnest(%(i_order)s, %(i_id)s, %(i_customer)s, %(i_direction)s, %(i_currency)s, %(i_country)s, %(i_status)s,
-                    %(i_settled_by)s, %(i_scheme)s, %(i_scheme_source)s, %(i_instrument)s, %(i_instrument_source)s,
-                    %(i_sealed)s)
-             as t(order_id, instruction_id, customer_id, direction, currency, country, status, settled_by, scheme_id,
-                  scheme_source, instrument_id, instrument_source, sealed) {only_new}
-        order by order_id, instruction_id
-        on conflict do nothing
-        returning instruction_id, status, settled_by
-    ),
-    due_in as (
-        insert into due_work (tenant_id, due_on)
-        select %(tenant)s, due_on
-        from (select distinct settled_by - 1 as due_on from instructions_in where status = 'READY') as due
-        where not exists (select from due_work where tenant_id = %(tenant)s and due_work.due_on = due.due_on)
-        on conflict do nothing
-    )
+_WRITE: Final = """
+select * from write_orders({verdict}, %(only_new)s, %(tenant)s, %(now)s, %(actor_kind)s, %(actor_id)s,
+    %(o_id)s, %(o_sealed)s, %(a_detail)s, %(a_correlation)s,
+    %(c_order)s, %(c_id)s, %(c_sealed)s,
+    %(i_order)s, %(i_id)s, %(i_customer)s, %(i_direction)s, %(i_currency)s, %(i_country)s, %(i_status)s,
+    %(i_settled_by)s, %(i_scheme)s, %(i_scheme_source)s, %(i_instrument)s, %(i_instrument_source)s, %(i_sealed)s,
+    %(due)s,
+    %(d_order)s, %(d_customer)s, %(d_instrument)s, %(d_scheme)s, %(d_sealed)s)
 """
-_INSERT_ORDERS: Final = f"""
-with wanted as (
-    select * from unnest(%(order)s, %(order_sealed)s, %(order_detail)s, %(order_correlation)s)
-        as t(order_id, sealed, detail, correlation_id)
-),
-orders_in as (
-    insert into orders (tenant_id, order_id, sealed, created_at, updated_at)
-    select %(tenant)s, order_id, sealed, %(now)s, %(now)s from wanted order by order_id
-    on conflict do nothing
-    returning order_id
-),
-{_INSERT_INSTRUCTIONS.format(only_new="join orders_in using (order_id)")},
-defaults_in as (
-    insert into order_customer_defaults (tenant_id, order_id, customer_id, financial_instrument_id, scheme_id, sealed,
-                                         updated_at)
-    select %(tenant)s, order_id, customer_id, instrument_id, scheme_id, sealed, %(now)s
-    from unnest(%(d_order)s, %(d_customer)s, %(d_instrument)s, %(d_scheme)s, %(d_sealed)s)
-         as t(order_id, customer_id, instrument_id, scheme_id, sealed) join orders_in using (order_id)
-),
-audit_in as ({INSERT_ENTRIES}
-    from (select 'order.create' as action, 'order' as subject_kind, replace(order_id::text, '-', '') as subject_id,
-                 'done' as outcome, detail, correlation_id
-          from wanted join orders_in using (order_id)) as entries
-)
-select order_id from wanted where not exists (select from orders_in where orders_in.order_id = wanted.order_id)
-"""  # noqa: S608  # put together from constants
-_ADD_INSTRUCTIONS: Final = f"""
-with orders_in as (
-    insert into orders (tenant_id, order_id, sealed, created_at, updated_at)
-    select %(tenant)s, id, sealed, %(now)s, %(now)s
-    from unnest(%(order)s, %(order_sealed)s) as t(id, sealed) order by id
-    on conflict do nothing
-),
-{_INSERT_INSTRUCTIONS.format(only_new="")}
-select instruction_id from instructions_in
-"""  # noqa: S608  # put together from constants
+"""See the function in the migration. One call, whatever the numbers: (verdict, orders taken, instructions added)."""
+_DAY: Final = timedelta(days=1)
 
 
 class OrderRow(msgspec.Struct, gc=False):
-    """A row of `orders` to be written, with what the record says about it."""
+    """A row of `orders` to be written, with what the record says about a new one."""
 
     order_id: bytes
     sealed: bytes
-    detail: str
-    correlation_id: str
+    detail: str = ""
+    correlation_id: str = ""
 
 
 class DefaultsRow(msgspec.Struct, gc=False):
@@ -290,35 +228,29 @@ async def insert_orders(
 
     Nothing of an order that exists is written, nor a customer whom only such orders bring.
     """
-    parameters = {
-        **_instruction_parameters(op, rows, await _to_be_made(op, customers)),
-        **parameters_of(op),
-        "order": pack_uuids([order.order_id for order in orders]),
-        "order_sealed": pack_bytes([order.sealed for order in orders]),
-        "order_detail": pack_texts([order.detail for order in orders]),
-        "order_correlation": pack_texts([order.correlation_id for order in orders]),
-        "d_order": pack_uuids([row.order_id for row in defaults]),
-        "d_customer": pack_uuids([row.customer_id for row in defaults]),
-        "d_instrument": pack_uuids([row.financial_instrument_id for row in defaults]),
-        "d_scheme": pack_texts([row.scheme_id for row in defaults]),
-        "d_sealed": pack_bytes([row.sealed for row in defaults]),
-    }
-    return {row[0].bytes for row in await op.rows_named(_INSERT_ORDERS, parameters)}
+    _, taken, _ = await op.whole(
+        _WRITE,
+        {
+            **_parameters(op, orders, rows, defaults, await _to_be_made(op, customers)),
+            "only_new": True,
+            "a_detail": pack_texts([order.detail for order in orders]),
+            "a_correlation": pack_texts([order.correlation_id for order in orders]),
+        },
+    )
+    return {order_id.bytes for order_id in taken}
 
 
 async def add_instructions(
     op: Operation,
-    orders: Sequence[tuple[bytes, bytes]],
+    orders: Sequence[OrderRow],
     rows: Sequence[InstructionRow],
     customers: Customers,
 ) -> set[bytes]:
-    """Write instructions, making orders `(id, sealed)` that aren't there; returns the ids of those that were new."""
-    parameters = {
-        **_instruction_parameters(op, rows, await _to_be_made(op, customers)),
-        "order": pack_uuids([order_id for order_id, _ in orders]),
-        "order_sealed": pack_bytes([sealed for _, sealed in orders]),
-    }
-    return {row[0].bytes for row in await op.rows_named(_ADD_INSTRUCTIONS, parameters)}
+    """Write instructions, making their orders where they aren't there; returns the ids of those that were new."""
+    parameters = _parameters(op, orders, rows, [], await _to_be_made(op, customers))
+    nothing = {"only_new": False, "a_detail": pack_texts([]), "a_correlation": pack_texts([])}
+    _, _, added = await op.whole(_WRITE, {**parameters, **nothing})
+    return {instruction_id.bytes for instruction_id in added}
 
 
 async def _to_be_made(op: Operation, customers: Customers) -> Customers:
@@ -336,7 +268,13 @@ async def _to_be_made(op: Operation, customers: Customers) -> Customers:
     return {key: ref for key, ref in customers.items() if key[0] in missing}
 
 
-def _instruction_parameters(op: Operation, rows: Sequence[InstructionRow], customers: Customers) -> dict[str, object]:
+def _parameters(
+    op: Operation,
+    orders: Sequence[OrderRow],
+    rows: Sequence[InstructionRow],
+    defaults: Sequence[DefaultsRow],
+    customers: Customers,
+) -> dict[str, object]:
     sealed: dict[bytes, bytes] = {}
     for (customer_id, _), ref in customers.items():
         if customer_id not in sealed:
@@ -344,9 +282,13 @@ def _instruction_parameters(op: Operation, rows: Sequence[InstructionRow], custo
     return {
         "tenant": op.tenant,
         "now": op.now,
-        "customer_order": pack_uuids([order_id for _, order_id in customers]),
-        "customer": pack_uuids([customer_id for customer_id, _ in customers]),
-        "customer_sealed": pack_bytes([sealed[customer_id] for customer_id, _ in customers]),
+        "actor_kind": op.actor.kind.value,
+        "actor_id": str(op.actor.key_id or op.actor.name),
+        "o_id": pack_uuids([order.order_id for order in orders]),
+        "o_sealed": pack_bytes([order.sealed for order in orders]),
+        "c_order": pack_uuids([order_id for _, order_id in customers]),
+        "c_id": pack_uuids([customer_id for customer_id, _ in customers]),
+        "c_sealed": pack_bytes([sealed[customer_id] for customer_id, _ in customers]),
         "i_order": pack_uuids([row.order_id for row in rows]),
         "i_id": pack_uuids([row.instruction_id for row in rows]),
         "i_customer": pack_uuids([row.customer_id for row in rows]),
@@ -360,6 +302,12 @@ def _instruction_parameters(op: Operation, rows: Sequence[InstructionRow], custo
         "i_instrument": pack_uuids([row.financial_instrument_id for row in rows]),
         "i_instrument_source": pack_codes([row.financial_instrument_source for row in rows]),
         "i_sealed": pack_bytes([row.sealed for row in rows]),
+        "due": pack_dates(sorted({row.settled_by - _DAY for row in rows if row.status == "READY"})),
+        "d_order": pack_uuids([row.order_id for row in defaults]),
+        "d_customer": pack_uuids([row.customer_id for row in defaults]),
+        "d_instrument": pack_uuids([row.financial_instrument_id for row in defaults]),
+        "d_scheme": pack_texts([row.scheme_id for row in defaults]),
+        "d_sealed": pack_bytes([row.sealed for row in defaults]),
     }
 
 

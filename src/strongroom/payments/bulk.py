@@ -234,7 +234,7 @@ async def _write_instructions(
     }
     defaults = await find_defaults(op, set(ids.values()))
     known = await _writing.look_up(op, [instruction for _, _, instruction in chosen], defaults.values())
-    orders: dict[bytes, tuple[bytes, bytes]] = {}
+    orders: dict[bytes, _writing.OrderRow] = {}
     rows: dict[bytes, tuple[int, _writing.InstructionRow, str]] = {}
     customers: dict[tuple[bytes, bytes], str] = {}
     for number, line, instruction in chosen:
@@ -260,7 +260,7 @@ async def _write_instructions(
         customers[row.customer_id, order_id] = instruction.customer_ref
         if order_id not in orders:
             content = encode(OrderContent(line.order_ref, {}))
-            orders[order_id] = (order_id, op.cipher.seal("orders", "sealed", order_id, content))
+            orders[order_id] = _writing.OrderRow(order_id, op.cipher.seal("orders", "sealed", order_id, content))
     if not rows:
         return verdicts
     new = await _writing.add_instructions(op, list(orders.values()), [row for _, row, _ in rows.values()], customers)

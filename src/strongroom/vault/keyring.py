@@ -24,6 +24,10 @@ class Keyring:
         self.master = master
         self._ciphers: dict[UUID, Cipher] = {}
 
+    def known(self, scope: UUID) -> Cipher | None:
+        """The scope's cipher, when this process has made it already."""
+        return self._ciphers.get(scope)
+
     async def cipher_for(self, connection: Connection, scope: UUID) -> Cipher:
         """The scope's cipher, or one that refuses to do anything when the scope has no keys yet.
 
