@@ -173,6 +173,40 @@ async def test_what_goes_away_meanwhile_is_no_outage(world: World) -> None:
     assert await count(world, "orders") == 0
 
 
+_COPY = """
+insert into instructions (tenant_id, order_id, instruction_id, customer_id, direction, currency, country, status,
+                          settled_by, scheme_source, financial_instrument_source, sealed, created_at, updated_at)
+select tenant_id, {order_id}, gen_random_uuid(), {customer_id}, direction, currency, country, status, settled_by,
+       scheme_source, financial_instrument_source, sealed, created_at, updated_at from instructions
+"""
+
+
+@pytest.mark.parametrize("parent", ["order_id", "customer_id"])
+async def test_the_database_refuses_an_instruction_without_its_order_or_customer(
+    world: World, platform: Platform, parent: str
+) -> None:
+    """Whoever writes, and also where the parent is another tenant's; what is there already doesn't excuse a new row."""
+    assert await create(world, NewOrder("a", [new_instruction()])) == [""]
+    stranger = World.of(platform.app, await platform.new_tenant())
+    assert await create(stranger, NewOrder("b", [new_instruction()])) == [""]
+    async with stranger.operation() as op:
+        row = await op.row(f"select {parent} from instructions")  # noqa: S608  # one of two constants
+    assert row is not None
+    columns = {"order_id": "order_id", "customer_id": "customer_id"}
+    async with world.operation() as op:
+        assert await op.run(_COPY.format(**columns)) == 1
+    for wrong in ("gen_random_uuid()", f"'{row[0]}'::uuid"):
+        for statement in (
+            _COPY.format(**columns | {parent: wrong}),
+            _COPY.format(**columns | {parent: f"case when random() < 2 then {wrong} else {parent} end"}),
+            f"update instructions set {parent} = {wrong}",  # noqa: S608  # constants
+        ):
+            with pytest.raises(Collided):
+                async with world.operation() as op:
+                    await op.run(statement)
+    assert await count(world, "instructions") == 2
+
+
 async def test_only_who_may_writes(world: World, platform: Platform) -> None:
     order = NewOrder("a", [new_instruction()])
     for roles in (("tenant-transaction-read",), ("tenant-management",), ("account-admin",)):
