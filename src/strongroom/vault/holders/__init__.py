@@ -1,0 +1,1 @@
+"""Where root keys and customers' keys live: one contract, several holders."""
