@@ -34,7 +34,8 @@ from strongroom.payments.notifications import NotificationReceiver
 from strongroom.rails.connectors.simulator import Simulator
 from strongroom.rails.contract import Provider
 from strongroom.rails.marketplace import SIMULATOR
-from strongroom.vault import Keyring, MasterKey, load_or_make_master_key
+from strongroom.vault import Keyring
+from strongroom.vault.holders.file import FileHolder
 from strongroom.vault.master import read_or_make_secret
 
 _PASSWORD_BYTES: Final = 32
@@ -91,9 +92,9 @@ class Installation:
         return self.server.url
 
     @cached_property
-    def master_key(self) -> MasterKey:
-        """The key that wraps the data keys."""
-        return load_or_make_master_key(self.config.keys_dir / "master.key", self.config.environment)
+    def holder(self) -> FileHolder:
+        """The installation's own holder: the root key, and the customers' keys that nobody else keeps."""
+        return FileHolder(self.config.keys_dir, self.config.environment, SystemClock())
 
     @cached_property
     def authority(self) -> LocalAuthority:
@@ -174,14 +175,14 @@ class App:
         self.installation = installation
         self.config = installation.config
         self.clock = clock
-        self.keyring = Keyring(installation.master_key)
+        self.keyring = Keyring(installation.holder, self.config.environment, clock)
         self.databases = Databases(
             installation.admin_url,
             installation.app_password,
             regions=self.config.regions,
             environment=self.config.environment,
             clock=clock,
-            ciphers=self.keyring.cipher_for,
+            ciphers=self.keyring,
             connections=connections,
             has_room=installation.has_room,
         )
@@ -193,7 +194,7 @@ class App:
         """The API, as an ASGI application."""
         parts: Mapping[type, Any] = {
             Tokens: self.tokens,
-            MasterKey: self.keyring.master,
+            Keyring: self.keyring,
             OrderWriter: OrderWriter(self.databases),
             NotificationReceiver: NotificationReceiver(self.databases, self.provider),
         }
@@ -242,6 +243,7 @@ class App:
         """Let go of everything."""
         if "outbound" in self.__dict__:
             await self.outbound.aclose()
+        await self.keyring.close()
         await self.databases.close()
 
 

@@ -10,10 +10,11 @@ import asyncio
 import contextlib
 import math
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, Protocol
 from uuid import UUID
 
 import psycopg
@@ -46,7 +47,22 @@ CUT_OFF_WAIT_S: Final = 1
 DRAIN_EVERY_S: Final = 1
 """A pool is renewed at most so often."""
 STATEMENT_TIMEOUT_S: Final = 30
-CiphersFor = Callable[[Connection, UUID], Awaitable[Cipher]]
+LOADS: Final = 4
+"""How often an operation begins again because its scope's keys changed while they were being loaded."""
+Connect = Callable[[], AbstractAsyncContextManager[tuple[Connection, int]]]
+"""A transaction that sees a scope's rows, with the scope's key epoch at its beginning."""
+
+
+class Ciphers(Protocol):
+    """Where operations get their ciphers from; the implementation is `vault.Keyring`."""
+
+    def find(self, region: str, scope: UUID, epoch: int) -> Cipher | None:
+        """The scope's cipher as of this epoch of its keys; None when it has to be loaded first."""
+        ...
+
+    async def load(self, connect: Connect, region: str, scope: UUID, *, is_tenant: bool) -> None:
+        """Load the scope's keys as they are now. May take its time; called outside of transactions."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,7 +163,7 @@ class Databases:
         regions: Sequence[str],
         environment: Environment,
         clock: Clock,
-        ciphers: CiphersFor,
+        ciphers: Ciphers,
         connections: int = 8,
         has_room: Callable[[], bool] = lambda: True,
     ) -> None:
@@ -217,11 +233,14 @@ class Databases:
         key = actor.key_id if actor.tenant_id is not None else None
         if actor.key_id is not None and key is None and await self.find_key(actor.key_id) is None:
             raise _revoked()
-        with _translated():
-            async with self._connection(region) as connection:
-                committing = False
-                try:
-                    await _begin(connection, account, tenant, key, read_only=not self._has_room())
+        scope = tenant or account or UUID(int=0)
+        for attempt in range(LOADS):
+            if attempt:
+                connect = partial(self._scope_transaction, region, account, tenant)
+                await self._ciphers.load(connect, region, scope, is_tenant=tenant is not None)
+            async with self._transaction(region, account, tenant, key) as (connection, epoch):
+                cipher = self._ciphers.find(region, scope, epoch)
+                if cipher is not None:
                     yield Operation(
                         actor=actor,
                         account_id=account,
@@ -231,8 +250,21 @@ class Databases:
                         now=self.clock.now(),
                         correlation_id=correlation_id,
                         connection=connection,
-                        cipher=await self._ciphers(connection, tenant or account or UUID(int=0)),
+                        cipher=cipher,
                     )
+                    return
+        raise _keys_changing()
+
+    @contextlib.asynccontextmanager
+    async def _transaction(
+        self, region: str, account: AccountId | None, tenant: TenantId | None, key: ApiKeyId | None
+    ) -> AsyncIterator[tuple[Connection, int]]:
+        """A transaction in a region that sees the tenant's or account's rows, with the scope's key epoch."""
+        with _translated():
+            async with self._connection(region) as connection:
+                committing = False
+                try:
+                    yield connection, await _begin(connection, account, tenant, key, read_only=not self._has_room())
                     committing = True
                     _check_commit(await connection.execute(b"commit"))
                 except BaseException as error:
@@ -244,6 +276,14 @@ class Databases:
                     if isinstance(error, psycopg.IntegrityError):
                         raise _collided() from error
                     raise
+
+    @contextlib.asynccontextmanager
+    async def _scope_transaction(
+        self, region: str, account: AccountId | None, tenant: TenantId | None
+    ) -> AsyncIterator[tuple[Connection, int]]:
+        """The same for our own doing, whoever acts."""
+        async with self._transaction(region, account, tenant, None) as begun:
+            yield begun
 
     async def locate_tenant(self, tenant: TenantId) -> tuple[AccountId, str]:
         """A tenant's account and region; they never change, so they are remembered."""
@@ -348,19 +388,30 @@ def _unknown() -> Unavailable:
     )
 
 
+def _keys_changing() -> Unavailable:
+    return Unavailable(
+        Failure("KEYS_CHANGING", "The keys of this tenant or account are being changed right now. Try again.")
+    )
+
+
 async def _begin(
     connection: Connection, account: UUID | None, tenant: UUID | None, key: UUID | None, *, read_only: bool
-) -> None:
-    """Begin a transaction and say whose it is, in one exchange (the simple protocol takes several statements)."""
+) -> int:
+    """Begin a transaction and say whose it is, in one exchange (the simple protocol takes several statements).
+
+    Returns the scope's key epoch.
+    """
     arguments = ", ".join("null" if value is None else f"'{value}'" for value in (account, tenant, key))
     begin = "begin read only" if read_only else "begin"
-    cursor = await connection.execute(f"{begin}; select begin_operation({arguments})".encode())
+    cursor = await connection.execute(f"{begin}; select enter_operation({arguments})".encode())
     cursor.nextset()
-    _check_verdict(await cursor.fetchone())
+    row = await cursor.fetchone()
+    verdict, _, epoch = (row[0] if row else "").partition(" ")
+    _check_verdict(verdict)
+    return int(epoch)
 
 
-def _check_verdict(row: tuple[Any, ...] | None) -> None:
-    verdict = row[0] if row else None
+def _check_verdict(verdict: str) -> None:
     if verdict == "ok":
         return
     if verdict == "tenant-not-approved":

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 from uuid import UUID
 
@@ -136,8 +137,9 @@ async def _set(bench: Workbench) -> Stage:
 
 
 async def _open_account(bench: Workbench, account_id: AccountId, region: str) -> Account:
-    async with bench.databases.operation(PROVER, account=account_id, region=region) as op:
-        await ensure_keys(op, bench.keyring.master)
+    operation = partial(bench.databases.operation, PROVER, account=account_id, region=region)
+    await ensure_keys(bench.keyring, operation)
+    async with operation() as op:
         account = await find_account(op)
         if account is None:
             account = Account(account_id=account_id, company_name=COMPANY, license=License())
@@ -147,8 +149,11 @@ async def _open_account(bench: Workbench, account_id: AccountId, region: str) ->
 
 
 async def _open_tenant(bench: Workbench, account: Account, tenant_id: TenantId, region: str) -> None:
-    async with bench.databases.operation(PROVER, account=account.account_id, tenant=tenant_id, region=region) as op:
-        await ensure_keys(op, bench.keyring.master)
+    operation = partial(
+        bench.databases.operation, PROVER, account=account.account_id, tenant=tenant_id, region=region
+    )
+    await ensure_keys(bench.keyring, operation)
+    async with operation() as op:
         tenant = await find_tenant(op)
         if tenant is None:
             tenant = plan_tenant(op, account, name=COMPANY, address=None, in_use=0)

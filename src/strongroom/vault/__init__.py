@@ -1,7 +1,6 @@
 """Keys and envelopes: what is sealed, under which key, bound to where it stands."""
 
-from strongroom.vault.envelopes import ScopeCipher
-from strongroom.vault.keyring import Keyring, create_keys, ensure_keys
-from strongroom.vault.master import MasterKey, load_or_make_master_key
+from strongroom.vault.envelopes import Layer, LayerCipher, ScopeCipher
+from strongroom.vault.keyring import Keyring, ensure_keys, place_keys
 
-__all__ = ["Keyring", "MasterKey", "ScopeCipher", "create_keys", "ensure_keys", "load_or_make_master_key"]
+__all__ = ["Keyring", "Layer", "LayerCipher", "ScopeCipher", "ensure_keys", "place_keys"]
