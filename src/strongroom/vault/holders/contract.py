@@ -155,13 +155,19 @@ class KeyStore(Holder, Protocol):
         ...
 
     async def disable(self, reference: str) -> None:
-        """Nothing is wrapped or opened with it until it is enabled. Raises errors.Conflict (`KEY_DESTROYED`)."""
+        """Nothing is wrapped or opened with it until it is enabled.
+
+        Raises errors.NotFound (`KEY_NOT_FOUND`), and errors.Conflict (`KEY_DESTROYED`).
+        """
         ...
 
     async def enable(self, reference: str) -> None:
-        """Let it be used again. Raises errors.Conflict (`KEY_DESTROYED`)."""
+        """Let it be used again. Raises as `disable`."""
         ...
 
     async def destroy(self, reference: str) -> None:
-        """End it for good: what it wrapped never opens again. Again, or for a key that never was: nothing happens."""
+        """End it for good: what it wrapped never opens again. Once more does nothing.
+
+        Raises errors.NotFound (`KEY_NOT_FOUND`) for a key that never was.
+        """
         ...
