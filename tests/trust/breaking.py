@@ -11,11 +11,11 @@ from datetime import timedelta
 from uuid import UUID
 
 from strongroom.assembly import Installation
-from strongroom.database.operation import Connection
 from strongroom.identity import Tokens
 from strongroom.kernel.cipher import Cipher
 from strongroom.kernel.clock import Clock, ManualClock
 from strongroom.vault import Keyring
+from strongroom.vault.keyring import NoCipher
 from tests.certificates import Certificate
 
 _CLEAR = b"\xff in clear: "
@@ -46,8 +46,9 @@ def clear_keyring(*columns: str) -> type[Keyring]:
     """A keyring whose ciphers leave these columns in clear; all of them when none is named."""
 
     class ClearKeyring(Keyring):
-        async def cipher_for(self, connection: Connection, scope: UUID) -> Cipher:
-            return ClearCipher(await super().cipher_for(connection, scope), frozenset(columns) or None)
+        def find(self, region: str, scope: UUID, epoch: int) -> Cipher | None:
+            found = super().find(region, scope, epoch)
+            return found and ClearCipher(found, frozenset(columns) or None)
 
     return ClearKeyring
 
@@ -57,11 +58,11 @@ class SharedKeyring(Keyring):
 
     _first: Cipher | None = None
 
-    async def cipher_for(self, connection: Connection, scope: UUID) -> Cipher:
-        own = await super().cipher_for(connection, scope)
-        if self._first is None:
+    def find(self, region: str, scope: UUID, epoch: int) -> Cipher | None:
+        own = super().find(region, scope, epoch)
+        if self._first is None and not isinstance(own, NoCipher):
             self._first = own
-        return self._first
+        return own and self._first
 
 
 class LateInstallation(Installation):

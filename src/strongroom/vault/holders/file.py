@@ -65,7 +65,7 @@ class _Kept(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     format: Literal["strongroom kept key 1"] = "strongroom kept key 1"
     environment: str
     reference: str
-    state: Literal[HeldState.ENABLED, HeldState.DISABLED]
+    state: HeldState
     changed_at: str
     root: int
     nonce: bytes = b""
