@@ -29,16 +29,25 @@ from strongroom.kernel.ids import TenantId
 from strongroom.kernel.secret import Secret
 from strongroom.kernel.telemetry import configure_logs, end_with_parent
 from strongroom.outbound import Destination, Limits, Outbound
+from strongroom.payments import customers, instruments
 from strongroom.payments.dispatch import Dispatcher
 from strongroom.payments.notifications import NotificationReceiver
 from strongroom.rails.connectors.simulator import Simulator
 from strongroom.rails.contract import Provider
 from strongroom.rails.marketplace import SIMULATOR
-from strongroom.vault import Keyring
+from strongroom.reconciliation import contents
+from strongroom.vault import KeyDesk, Keyring, Split
 from strongroom.vault.holders.file import FileHolder
 from strongroom.vault.master import read_or_make_secret
 
 _PASSWORD_BYTES: Final = 32
+SPLITS: Final = (
+    Split(table="customers", part=customers.split_content),
+    Split(table="financial_instruments", part=instruments.split_content),
+    Split(table="statements", part=contents.split_document, condition="kind = 'FILE'"),
+    Split(table="statement_entries", part=contents.split_line),
+)
+"""How what was written before there were sensitive columns is parted."""
 _LOOPBACK: Final = "127.0.0.1"
 PROVIDER_LIMITS: Final = Limits(idle_s=5.0, total_s=8.0)
 """What a provider may take to answer. One that takes longer is asked again, by our reference, what it did."""
@@ -234,6 +243,12 @@ class App:
     def dispatcher(self) -> Dispatcher:
         """Moves what is due."""
         return Dispatcher(self.databases, self.provider, self.config.files_dir / "outbox")
+
+    @cached_property
+    def key_desk(self) -> KeyDesk:
+        """Where keys are rotated, attached, disabled and destroyed."""
+        secret = read_or_make_secret(self.config.keys_dir / "key-owners.secret", _PASSWORD_BYTES)
+        return KeyDesk(databases=self.databases, keyring=self.keyring, owner_key=Secret(secret))
 
     async def open(self) -> None:
         """Connect to the databases."""

@@ -132,7 +132,7 @@ CATALOGUE: Final[dict[str, dict[str, dict[str, Column]]]] = {
             Retention.CONTRACT,
             identifier="scope_id work_id",
             routing="kind layer state position_table position",
-            counter="version passes seen done",
+            counter="version passes seen done is_clean",
             instant="started_at updated_at drain_from",
         ),
         "api_keys": _table(

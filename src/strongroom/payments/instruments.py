@@ -2,8 +2,8 @@
 
 Nothing told is dropped: the same account told again with the same holder, bank and address is the same instrument, with
 any difference it is another one. An instrument isn't edited; it ends (INACTIVE) when its customer is forgotten.
-Details are sealed under the customer's own key and leave only to the rail that carries a payment out; what listings show
-is masked, and kept apart, so that it can be shown while that key is away.
+Details are sealed under the customer's own key and leave only to the rail that carries a payment out. What listings
+show is masked, and kept apart, so that it can be shown while that key is away.
 """
 
 from __future__ import annotations

@@ -73,8 +73,8 @@ class StatementContent(msgspec.Struct, array_like=True, frozen=True):
 class LineContent(msgspec.Struct, array_like=True, frozen=True):
     """A line. `minor` is negative for a debit; `entry` counts the statement's entries from 1.
 
-    `about` is the transaction (32 hexadecimal digits) that a break concerns, if it names one. In `statement_entries` all
-    stands in `sealed` but for what tells the other party (`Party`): that is `sensitive`.
+    `about` is the transaction (32 hexadecimal digits) that a break concerns, if it names one. In `statement_entries`
+    all stands in `sealed` but for what tells the other party (`Party`): that is `sensitive`.
     """
 
     entry: int

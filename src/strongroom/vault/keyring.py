@@ -153,17 +153,15 @@ class Keyring:
         data_keys = []
         for purpose in _PURPOSES:
             keys[purpose] = Secret(os.urandom(KEY_BYTES))
-            data_keys.append(await self._wrapped(scope, platform, wrapper, purpose, 1, keys[purpose]))
+            data_keys.append(await self._wrapped(scope, platform, wrapper, keys[purpose], purpose=purpose))
         customer = None
         if is_tenant:
             scope_key, wrapper = await self.new_scope_key(scope, Layer.CUSTOMER, 1)
             key = Secret(os.urandom(KEY_BYTES))
             scope_keys.append(scope_key)
-            data_keys.append(await self._wrapped(scope, scope_key, wrapper, "seal", 1, key))
+            data_keys.append(await self._wrapped(scope, scope_key, wrapper, key))
             customer = _Drawn(LayerCipher(scope, Layer.CUSTOMER, {1: key}))
-        cipher = ScopeCipher(
-            scope, LayerCipher(scope, Layer.PLATFORM, {1: keys["seal"]}), keys["index"], customer
-        )
+        cipher = ScopeCipher(scope, LayerCipher(scope, Layer.PLATFORM, {1: keys["seal"]}), keys["index"], customer)
         return NewKeys(scope=scope, scope_keys=tuple(scope_keys), data_keys=tuple(data_keys), cipher=cipher)
 
     async def discard(self, drawn: NewKeys) -> None:
@@ -177,15 +175,17 @@ class Keyring:
         if layer is Layer.PLATFORM:
             key = Secret(os.urandom(KEY_BYTES))
             wrapped = await self.store.wrap(ROOT, key, scope_key_context(self.environment, scope, version))
-            made = self.describe_scope_key(layer, version, Source.KEPT, self.store.name, ROOT, wrapped)
+            made = self.describe_scope_key(
+                layer, version, source=Source.KEPT, holder=self.store.name, reference=ROOT, wrapped=wrapped
+            )
             return made, _Local(key)
         reference = f"customer-{scope.hex}-{new_uuid().hex}"
         await self.store.create(reference)
-        made = self.describe_scope_key(layer, version, Source.KEPT, self.store.name, reference)
+        made = self.describe_scope_key(layer, version, source=Source.KEPT, holder=self.store.name, reference=reference)
         return made, _Remote(self.store, reference)
 
     def describe_scope_key(
-        self, layer: Layer, version: int, source: Source, holder: str, reference: str, wrapped: bytes | None = None
+        self, layer: Layer, version: int, *, source: Source, holder: str, reference: str, wrapped: bytes | None = None
     ) -> ScopeKey:
         """The row of a scope key that begins its life now."""
         now = self.clock.now()
@@ -206,20 +206,20 @@ class Keyring:
             destroy_approved_by=None,
         )
 
-    async def new_data_key(self, scope: UUID, keys: Keys, layer: Layer) -> DataKey:
-        """Make the next data key of a layer, wrapped under its current scope key. Asks the holder."""
-        scope_key = keys.current(layer)
+    async def new_data_key(self, scope: UUID, keys: Keys, layer: Layer, *, under: ScopeKey | None = None) -> DataKey:
+        """Make the next data key of a layer, wrapped under its current scope key unless told. Asks the holder."""
+        scope_key = under or keys.current(layer)
         assert scope_key is not None  # noqa: S101  # whoever asks has looked
         wrapper = await self.wrapper(scope, scope_key)
         version = max(key.version for key in keys.data_keys if (key.layer, key.purpose) == (layer, "seal")) + 1
-        return await self._wrapped(scope, scope_key, wrapper, "seal", version, Secret(os.urandom(KEY_BYTES)))
+        return await self._wrapped(scope, scope_key, wrapper, Secret(os.urandom(KEY_BYTES)), version=version)
 
     async def rewrap(self, scope: UUID, keys: Keys, key: DataKey, target: ScopeKey) -> DataKey:
         """The same data key under another scope key of its layer. Asks the holders."""
         opened = await self._unwrapped(scope, keys, key)
         wrapper = await self.wrapper(scope, target)
         context = data_key_context(self.environment, scope, key.layer, key.purpose, key.version)
-        wrapped = await _in_time(wrapper.wrap(opened, context), target.holder)
+        wrapped = await in_time(wrapper.wrap(opened, context), target.holder)
         return replace(key, wrapped=wrapped, scope_key_version=target.version)
 
     async def wrapper(self, scope: UUID, key: ScopeKey) -> Wrapper:
@@ -281,13 +281,20 @@ class Keyring:
             raise wrapped_key_broken(self.store.name)
         wrapper = await self.wrapper(scope, scope_key)
         context = data_key_context(self.environment, scope, key.layer, key.purpose, key.version)
-        opened = await _in_time(wrapper.unwrap(key.wrapped, context), scope_key.holder)
+        opened = await in_time(wrapper.unwrap(key.wrapped, context), scope_key.holder)
         if len(opened.reveal()) != KEY_BYTES:
             raise KeyUnavailable(scope_key.holder, Reason.NONSENSE)
         return opened
 
     async def _wrapped(
-        self, scope: UUID, scope_key: ScopeKey, wrapper: Wrapper, purpose: Purpose, version: int, key: Secret[bytes]
+        self,
+        scope: UUID,
+        scope_key: ScopeKey,
+        wrapper: Wrapper,
+        key: Secret[bytes],
+        *,
+        purpose: Purpose = "seal",
+        version: int = 1,
     ) -> DataKey:
         context = data_key_context(self.environment, scope, scope_key.layer, purpose, version)
         now = self.clock.now()
@@ -296,7 +303,7 @@ class Keyring:
             purpose=purpose,
             version=version,
             state=KeyState.ACTIVE,
-            wrapped=await _in_time(wrapper.wrap(key, context), scope_key.holder),
+            wrapped=await in_time(wrapper.wrap(key, context), scope_key.holder),
             scope_key_version=scope_key.version,
             created_at=now,
             expires_at=now + DATA_KEY_PERIOD,
@@ -314,9 +321,7 @@ class Keyring:
         if is_tenant and keys.current(Layer.CUSTOMER) is None:
             customer, wrapper = await self.new_scope_key(scope, Layer.CUSTOMER, 1)
             scope_keys.append(customer)
-            data_keys.append(
-                await self._wrapped(scope, customer, wrapper, "seal", 1, Secret(os.urandom(KEY_BYTES)))
-            )
+            data_keys.append(await self._wrapped(scope, customer, wrapper, Secret(os.urandom(KEY_BYTES))))
         drawn = NewKeys(scope=scope, scope_keys=tuple(scope_keys), data_keys=tuple(data_keys), cipher=_NO_CIPHER)
         async with connect() as (connection, _):
             await connection.execute(b"select pg_advisory_xact_lock(hashtextextended(%s, 0))", (scope.hex,))
@@ -337,9 +342,7 @@ async def place_keys(op: Operation, drawn: NewKeys) -> None:
     op.cipher = drawn.cipher
 
 
-async def ensure_keys(
-    keyring: Keyring, operation: Callable[[], AbstractAsyncContextManager[Operation]]
-) -> None:
+async def ensure_keys(keyring: Keyring, operation: Callable[[], AbstractAsyncContextManager[Operation]]) -> None:
     """Make the first keys of a scope unless it has some; of several at once, one makes them.
 
     `operation` begins an operation of the scope. Call it outside of operations.
@@ -433,7 +436,7 @@ class _Drawn:
         return self.drawn
 
 
-async def _in_time(answer: Awaitable[T], holder: str) -> T:
+async def in_time(answer: Awaitable[T], holder: str) -> T:
     """What a holder answers. Raises `KeyUnavailable` when that takes too long."""
     try:
         async with asyncio.timeout(ANSWER_WITHIN_S):

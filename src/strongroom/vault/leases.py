@@ -1,8 +1,8 @@
 """Leases: for how long a process may use the customer's layer of a scope without asking the key's holder again.
 
 A key can be disabled in its holder without a word to us, so a lease lasts 4 seconds, and is renewed in the background
-while its scope is in use. A holder that is away, slow or wrong costs its own scopes alone: it is asked once at a time, for
-so long at most, and not again at once after it failed.
+while its scope is in use. A holder that is away, slow or wrong costs its own scopes alone: it is asked once at a time,
+for so long at most, and not again at once after it failed.
 """
 
 from __future__ import annotations

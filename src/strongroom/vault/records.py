@@ -1,8 +1,8 @@
 """What the database holds of a scope's keys: its scope keys and its data keys, as rows.
 
-A scope key wraps the data keys of its layer; a data key seals fields, or makes keyed hashes. The newest ACTIVE version is
-the one in use; RETIRING ones open what is not yet under it; a DESTROYED one opens nothing any more. DISABLED (scope keys
-of the customer's layer only) stands for: back when somebody enables it.
+A scope key wraps the data keys of its layer; a data key seals fields, or makes keyed hashes. The newest ACTIVE version
+is the one in use; RETIRING ones open what is not yet under it; a DESTROYED one opens nothing any more. DISABLED (scope
+keys of the customer's layer only) stands for: back when somebody enables it.
 """
 
 from __future__ import annotations
@@ -88,9 +88,7 @@ class Keys:
 
     def current(self, layer: Layer) -> ScopeKey | None:
         """The layer's newest scope key; None when the layer has none."""
-        return max(
-            (key for key in self.scope_keys if key.layer is layer), key=lambda key: key.version, default=None
-        )
+        return max((key for key in self.scope_keys if key.layer is layer), key=lambda key: key.version, default=None)
 
     def find(self, layer: Layer, version: int) -> ScopeKey | None:
         """One version of a layer's scope key."""

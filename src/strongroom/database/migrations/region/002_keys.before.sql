@@ -65,6 +65,7 @@ create table key_work (
     passes integer not null default 0,
     seen bigint not null default 0,
     done bigint not null default 0,
+    is_clean boolean not null default true,
     drain_from timestamptz,
     started_at timestamptz not null,
     updated_at timestamptz not null,
