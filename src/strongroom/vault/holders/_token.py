@@ -75,6 +75,8 @@ class Token:
             return {"key": None if key is None else _described(key)}
         if key is None:
             raise CantError("GONE")
+        if key[Attribute.KEY_TYPE] != KeyType.AES or key[Attribute.VALUE_LEN] != KEY_BYTES:
+            raise CantError("UNFIT")
         if not (key[Attribute.ENCRYPT] and key[Attribute.DECRYPT]):
             raise CantError("DISABLED", "the token doesn't let it encrypt and decrypt")
         if request["do"] == "wrap":

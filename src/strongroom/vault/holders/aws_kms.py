@@ -70,6 +70,8 @@ _REASONS: Final[Mapping[str, Reason]] = {
     "DependencyTimeoutException": Reason.SLOW,
 }
 _BROKEN: Final = frozenset({"InvalidCiphertextException", "IncorrectKeyException"})
+_NO_KEY_OF_OURS: Final = "The ciphertext refers to a customer master key that does not exist"
+"""How an AccessDeniedException begins that is about the ciphertext, and not about what we may do."""
 
 
 class AwsKmsHolder:
@@ -126,8 +128,11 @@ class AwsKmsHolder:
         key_id = _key_id(reference)
 
         def decrypt(kms: Any) -> Any:
-            self._check(kms, key_id)
-            return kms.decrypt(KeyId=key_id, CiphertextBlob=wrapped, EncryptionContext=_context(context))
+            arn = self._check(kms, key_id)
+            answer = kms.decrypt(KeyId=key_id, CiphertextBlob=wrapped, EncryptionContext=_context(context))
+            if answer.get("KeyId") != arn:
+                raise wrapped_key_broken(self._name)
+            return answer
 
         key = _bytes(await self._call(decrypt), "Plaintext")
         if len(key) != KEY_BYTES:
@@ -155,10 +160,14 @@ class AwsKmsHolder:
         """See `contract.Holder.close`."""
         self._calls.close()
 
-    def _check(self, kms: Any, key_id: str) -> None:
-        """Raises KeyUnavailable unless the key is enabled."""
-        if self._state(self._about(kms, key_id)) is not HeldState.ENABLED:
+    def _check(self, kms: Any, key_id: str) -> object:
+        """The key's ARN. Raises KeyUnavailable unless it is enabled, and an AES-256 key."""
+        about = self._about(kms, key_id)
+        if about.get("KeySpec") != _SYMMETRIC:
+            raise KeyUnavailable(self._name, Reason.UNFIT)
+        if self._state(about) is not HeldState.ENABLED:
             raise KeyUnavailable(self._name, Reason.DISABLED)
+        return about.get("Arn")
 
     def _state(self, about: Mapping[str, Any]) -> HeldState:
         stated = str(about.get("KeyState", ""))
@@ -180,8 +189,9 @@ class AwsKmsHolder:
         try:
             return function(self._client())
         except ClientError as error:
-            code = str(error.response.get("Error", {}).get("Code", ""))
-            if code in _BROKEN:
+            about = error.response.get("Error", {})
+            code = str(about.get("Code", ""))
+            if code in _BROKEN or str(about.get("Message", "")).startswith(_NO_KEY_OF_OURS):
                 raise wrapped_key_broken(self._name) from None
             raise KeyUnavailable(self._name, _REASONS.get(code, Reason.AWAY), code) from None
         except (ConnectTimeoutError, ReadTimeoutError):

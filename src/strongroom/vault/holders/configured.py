@@ -74,9 +74,9 @@ class _AwsKms(_Section, frozen=True, kw_only=True):
 
     def mistakes(self, folder: Path) -> list[str]:
         found = _missing(folder, ca_file=self.ca_file)
-        if self.endpoint is not None and urlsplit(self.endpoint).scheme != "https":
-            if urlsplit(self.endpoint).hostname not in _THIS_MACHINE:
-                found.append("`endpoint` must begin with https://")
+        parts = urlsplit(self.endpoint or "https://")
+        if parts.scheme != "https" and parts.hostname not in _THIS_MACHINE:
+            found.append("`endpoint` must begin with https://")
         return found
 
 
@@ -197,11 +197,11 @@ def _section(name: str, content: Any) -> _Pkcs11 | _AwsKms | _Transit:
         raise ValueError(f"`{name}` stands outside a section")  # noqa: TRY004  the file's mistake, not a caller's
     if not _NAME.fullmatch(name) or name == NAME:
         raise ValueError("a name is 1 to 32 of a-z 0-9 -, begins with a letter, and isn't `file`")
-    kind = content.get("kind")
-    if kind not in _KINDS:
+    kind = _KINDS.get(str(content.get("kind")))
+    if kind is None:
         raise ValueError(f"`kind` must be one of {', '.join(sorted(_KINDS))}")
     try:
-        return msgspec.convert(content, type=_KINDS[kind])
+        return msgspec.convert(content, type=kind)
     except msgspec.ValidationError as error:
         raise ValueError(str(error)) from None
 

@@ -65,7 +65,7 @@ class _Kept(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     format: Literal["strongroom kept key 1"] = "strongroom kept key 1"
     environment: str
     reference: str
-    state: Literal[HeldState.ENABLED, HeldState.DISABLED]
+    state: HeldState
     changed_at: str
     root: int
     nonce: bytes = b""
@@ -275,7 +275,7 @@ class FileHolder:
                 raise AlreadyExists(Failure("KEY_ALREADY_EXISTS", "There is a key under this reference already."))
             self._put(path, reference, HeldState.ENABLED, key)
 
-    def _change(self, reference: str, state: Literal[HeldState.ENABLED, HeldState.DISABLED]) -> None:
+    def _change(self, reference: str, state: HeldState) -> None:
         path = self._path(reference)
         with _files.locked(self._folder):
             file = self._existing(reference)
@@ -350,7 +350,7 @@ class FileHolder:
         self,
         path: Path,
         reference: str,
-        state: Literal[HeldState.ENABLED, HeldState.DISABLED],
+        state: HeldState,
         key: Secret[bytes],
         *,
         changed_at: str = "",

@@ -8,9 +8,9 @@ has the key wraps it, in one of two ways that security modules and clouds speak,
   wrap with padding (RFC 5649), 40 bytes;
 * `RSAES_OAEP_SHA_256`: the key itself under RSA-OAEP, 512 bytes.
 
-An import lives for a day and takes one key. Whatever is wrong with a wrapped key gets one and the same answer, after the
-same work, and there are five attempts: so nobody learns anything about what was sent from how it is refused (RFC 8017
-section 7.1.2, note).
+An import lives for a day and takes one key. Whatever is wrong with a wrapped key gets one and the same answer, after
+the same work, and there are five attempts: so nobody learns anything about what was sent from how it is refused
+(RFC 8017 section 7.1.2, note).
 
 The private half waits in a file, encrypted under a key of its own (AES-256-GCM) that the holder wraps. It is destroyed
 with the import; a token that was used, or is too old, is remembered for a while to say so.
@@ -133,9 +133,7 @@ class Imports:
         """
         record = await asyncio.to_thread(self._attempt, owner, token)
         private = await self._private(owner, token, record)
-        key = None if private is None else await asyncio.to_thread(_unwrap, private, algorithm, wrapped)
-        if private is None:
-            raise _expired()
+        key = await asyncio.to_thread(_unwrap, private, algorithm, wrapped)
         if key is None:
             raise Invalid(
                 Failure(
@@ -154,7 +152,11 @@ class Imports:
         now, open_ones = self._clock.now(), 0
         with _files.locked(self._folder.parent):
             for path in self._folder.glob("[0-9a-f]*"):
-                record = self._read(path)
+                try:
+                    record = self._read(path)
+                except Broken:
+                    _files.shred(path)  # nothing is lost: whoever wanted it begins another one
+                    continue
                 if record.expires_at + REMEMBERED <= now:
                     _files.shred(path)
                 elif record.sealed and record.expires_at <= now:
@@ -198,15 +200,16 @@ class Imports:
             _files.put(path, _encoded(msgspec.structs.replace(record, attempts=record.attempts + 1)))
             return record
 
-    async def _private(self, owner: UUID, token: str, record: _Record) -> rsa.RSAPrivateKey | None:
-        """The private half; None when the root key that it waits under was ended meanwhile."""
+    async def _private(self, owner: UUID, token: str, record: _Record) -> rsa.RSAPrivateKey:
+        """The private half. Without it, as when the root key that it waits under was ended, the import is over."""
         try:
             key = await self._holder.unwrap(ROOT, record.wrapped, _context(owner, token))
             der = AESGCM(key.reveal()).decrypt(record.nonce, record.sealed, _context(owner, token))
+            private = await asyncio.to_thread(load_der_private_key, der, None)
         except (Broken, InvalidTag):
-            return None
-        private = await asyncio.to_thread(load_der_private_key, der, None)
-        return private if isinstance(private, rsa.RSAPrivateKey) else None
+            raise _expired() from None
+        assert isinstance(private, rsa.RSAPrivateKey)  # noqa: S101  it is what `begin` made
+        return private
 
     def _use(self, owner: UUID, token: str) -> None:
         """End an import that took its key; of several at once, one does."""

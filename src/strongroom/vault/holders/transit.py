@@ -140,6 +140,8 @@ class TransitHolder:
         about = await self._about(name)
         if about is None:
             raise KeyUnavailable(self._name, Reason.GONE)
+        if about.get("type") != ALGORITHM:
+            raise KeyUnavailable(self._name, Reason.UNFIT)
         if about.get("soft_deleted"):
             raise KeyUnavailable(self._name, Reason.DISABLED, "it is soft-deleted")
 
@@ -169,7 +171,7 @@ class TransitHolder:
                 raise _RefusedError
             case 403:
                 raise KeyUnavailable(self._name, Reason.DENIED, "the token isn't valid, or its policies lack a path")
-            case 404:
+            case 404 if _is_missing_key(answer.body):
                 raise _MissingError
             case 429:
                 raise KeyUnavailable(self._name, Reason.THROTTLED)
@@ -202,6 +204,14 @@ class _RefusedError(Exception):
 
 class _MissingError(Exception):
     """Status 404."""
+
+
+def _is_missing_key(body: bytes) -> bool:
+    """Whether a 404 is about a key. A path that leads nowhere, such as a wrong mount, is explained in `errors`."""
+    try:
+        return msgspec.json.decode(body, type=dict[str, Any]).get("errors") == []
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return False
 
 
 def _key_name(reference: str) -> str:
