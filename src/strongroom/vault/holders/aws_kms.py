@@ -70,8 +70,6 @@ _REASONS: Final[Mapping[str, Reason]] = {
     "DependencyTimeoutException": Reason.SLOW,
 }
 _BROKEN: Final = frozenset({"InvalidCiphertextException", "IncorrectKeyException"})
-_NO_KEY_OF_OURS: Final = "The ciphertext refers to a customer master key that does not exist"
-"""How an AccessDeniedException begins that is about the ciphertext, and not about what we may do."""
 
 
 class AwsKmsHolder:
@@ -129,7 +127,13 @@ class AwsKmsHolder:
 
         def decrypt(kms: Any) -> Any:
             arn = self._check(kms, key_id)
-            answer = kms.decrypt(KeyId=key_id, CiphertextBlob=wrapped, EncryptionContext=_context(context))
+            try:
+                answer = kms.decrypt(KeyId=key_id, CiphertextBlob=wrapped, EncryptionContext=_context(context))
+            except ClientError as error:
+                # AWS also says so of a ciphertext that names a key which we don't see.
+                if _code(error) == "AccessDeniedException" and _may_decrypt(kms, key_id):
+                    raise wrapped_key_broken(self._name) from None
+                raise
             if answer.get("KeyId") != arn:
                 raise wrapped_key_broken(self._name)
             return answer
@@ -189,9 +193,8 @@ class AwsKmsHolder:
         try:
             return function(self._client())
         except ClientError as error:
-            about = error.response.get("Error", {})
-            code = str(about.get("Code", ""))
-            if code in _BROKEN or str(about.get("Message", "")).startswith(_NO_KEY_OF_OURS):
+            code = _code(error)
+            if code in _BROKEN:
                 raise wrapped_key_broken(self._name) from None
             raise KeyUnavailable(self._name, _REASONS.get(code, Reason.AWAY), code) from None
         except (ConnectTimeoutError, ReadTimeoutError):
@@ -213,6 +216,20 @@ class AwsKmsHolder:
             session = boto3.session.Session(profile_name=self._profile)
             self._made = session.client("kms", config=config, **self._where)
         return self._made
+
+
+def _code(error: ClientError) -> str:
+    return str(error.response.get("Error", {}).get("Code", ""))
+
+
+def _may_decrypt(kms: Any, key_id: str) -> bool:
+    """Whether something that is encrypted now opens again."""
+    try:
+        sealed = kms.encrypt(KeyId=key_id, Plaintext=bytes(1))["CiphertextBlob"]
+        kms.decrypt(KeyId=key_id, CiphertextBlob=sealed)
+    except ClientError:
+        return False
+    return True
 
 
 def _bytes(answer: Mapping[str, Any], name: str) -> bytes:
