@@ -131,7 +131,7 @@ class AwsKmsHolder:
                 answer = kms.decrypt(KeyId=key_id, CiphertextBlob=wrapped, EncryptionContext=_context(context))
             except ClientError as error:
                 # AWS also says so of a ciphertext that names a key which we don't see.
-                if _code(error) == "AccessDeniedException" and _may_decrypt(kms, key_id):
+                if _code(error) == "AccessDeniedException" and _may_decrypt(kms, key_id, _context(context)):
                     raise wrapped_key_broken(self._name) from None
                 raise
             if answer.get("KeyId") != arn:
@@ -222,11 +222,11 @@ def _code(error: ClientError) -> str:
     return str(error.response.get("Error", {}).get("Code", ""))
 
 
-def _may_decrypt(kms: Any, key_id: str) -> bool:
+def _may_decrypt(kms: Any, key_id: str, context: dict[str, str]) -> bool:
     """Whether something that is encrypted now opens again."""
     try:
-        sealed = kms.encrypt(KeyId=key_id, Plaintext=bytes(1))["CiphertextBlob"]
-        kms.decrypt(KeyId=key_id, CiphertextBlob=sealed)
+        sealed = kms.encrypt(KeyId=key_id, Plaintext=bytes(1), EncryptionContext=context)["CiphertextBlob"]
+        kms.decrypt(KeyId=key_id, CiphertextBlob=sealed, EncryptionContext=context)
     except ClientError:
         return False
     return True
