@@ -9,10 +9,12 @@ Run as a file. It imports nothing of ours, so that it starts in a moment.
 
 from __future__ import annotations
 
+import ctypes
 import fcntl
 import hmac
 import os
 import resource
+import signal
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -27,6 +29,8 @@ NONCE_BYTES = 12
 TAG_BITS = 128
 KEY_BYTES = 32
 FORMAT = b"\x01"
+PR_SET_PDEATHSIG = 1
+"""prctl(2): be killed when the parent dies, even if the library hangs and nobody reads the input's end."""
 Answer = dict[str, Any]
 
 
@@ -71,6 +75,8 @@ class Token:
             return {"key": None if key is None else _described(key)}
         if key is None:
             raise CantError("GONE")
+        if key[Attribute.KEY_TYPE] != KeyType.AES or key[Attribute.VALUE_LEN] != KEY_BYTES:
+            raise CantError("UNFIT")
         if not (key[Attribute.ENCRYPT] and key[Attribute.DECRYPT]):
             raise CantError("DISABLED", "the token doesn't let it encrypt and decrypt")
         if request["do"] == "wrap":
@@ -149,7 +155,7 @@ def _described(key: Any) -> Answer:
 def _wrap(key: Any, plain: bytes, context: bytes) -> bytes:
     """Encrypt, and see that it opens again: some tokens take a nonce of their own and say so only in the parameters."""
     params = GCMParams(os.urandom(NONCE_BYTES), FORMAT + context, TAG_BITS)
-    sealed = key.encrypt(plain, mechanism=Mechanism.AES_GCM, mechanism_param=params)
+    sealed: bytes = key.encrypt(plain, mechanism=Mechanism.AES_GCM, mechanism_param=params)
     nonce = bytes(params.nonce)
     try:
         opened = _open(key, nonce, sealed, context)
@@ -201,6 +207,7 @@ def _read(requests: BinaryIO) -> dict[str, Any] | None:
 
 if __name__ == "__main__":
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     # What a library prints must not come between the answers.
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())

@@ -59,6 +59,8 @@ class Reason(enum.StrEnum):
     """It doesn't let us: a wrong PIN, a missing right."""
     THROTTLED = "THROTTLED"
     """It has too many requests."""
+    UNFIT = "UNFIT"
+    """It is no AES-256 key."""
     DISABLED = "DISABLED"
     GONE = "GONE"
 
@@ -69,6 +71,7 @@ _WHY: Final[Mapping[Reason, str]] = {
     Reason.NONSENSE: "its holder answered nonsense",
     Reason.DENIED: "its holder refuses us",
     Reason.THROTTLED: "its holder takes no more requests for now",
+    Reason.UNFIT: "it is no AES-256 key",
     Reason.DISABLED: "it is disabled",
     Reason.GONE: "it is gone",
 }

@@ -125,7 +125,7 @@ class FileHolder:
             bound = context
         else:
             raise wrapped_key_broken(NAME)
-        cipher = self._root.root.ciphers.get(version) if reference == ROOT else self._usable(reference)
+        cipher = self._root.cipher(version) if reference == ROOT else self._usable(reference)
         if cipher is None:
             raise wrapped_key_broken(NAME)
         rest = wrapped[len(header) :]
@@ -255,7 +255,7 @@ class FileHolder:
             file = msgspec.json.decode(content, type=_Kept)
         except (msgspec.MsgspecError, UnicodeDecodeError):
             raise _files.broken(path, "it can't be read") from None
-        cipher = self._root.root.ciphers.get(file.root)
+        cipher = self._root.cipher(file.root)
         if cipher is None:
             raise _files.broken(path, f"it is under version {file.root} of the root key, which isn't there")
         if (file.reference, file.environment) != (reference, self._environment):
@@ -275,7 +275,7 @@ class FileHolder:
                 raise AlreadyExists(Failure("KEY_ALREADY_EXISTS", "There is a key under this reference already."))
             self._put(path, reference, HeldState.ENABLED, key)
 
-    def _change(self, reference: str, state: Literal[HeldState.ENABLED, HeldState.DISABLED]) -> None:
+    def _change(self, reference: str, state: HeldState) -> None:
         path = self._path(reference)
         with _files.locked(self._folder):
             file = self._existing(reference)
@@ -350,7 +350,7 @@ class FileHolder:
         self,
         path: Path,
         reference: str,
-        state: Literal[HeldState.ENABLED, HeldState.DISABLED],
+        state: HeldState,
         key: Secret[bytes],
         *,
         changed_at: str = "",

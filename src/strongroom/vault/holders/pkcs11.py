@@ -41,6 +41,7 @@ MAX_WAITING: Final = 100
 """Calls at once, of which one is under way; more are refused at once."""
 PAUSE_S: Final = 0.5
 """After its process was killed or died, a token is left alone for so long; calls fail at once meanwhile."""
+CLOSING_S: Final = 1.0
 _WRAPPED_BYTES: Final = 1 + 12 + KEY_BYTES + 16
 _MAX_ANSWER_BYTES: Final = 1 << 16
 _PROGRAM: Final = Path(__file__).with_name("_token.py")
@@ -106,7 +107,10 @@ class Pkcs11Holder:
     async def close(self) -> None:
         """See `contract.Holder.close`."""
         self._is_closed = True
-        await self._end_child()
+        child = self._end_child()
+        if child is not None:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(child.wait(), CLOSING_S)
 
     async def _bytes(self, do: str, reference: str, content: bytes, context: bytes) -> bytes:
         request = {"do": do, "reference": self._label(reference), "bytes": content, "context": context}
@@ -137,7 +141,7 @@ class Pkcs11Holder:
             raise KeyUnavailable(self._name, self._paused_for, "it is left alone for a moment")
         try:
             child = await self._ready()
-            assert child.stdin is not None and child.stdout is not None  # noqa: S101, PT018  both are pipes
+            assert child.stdin is not None and child.stdout is not None  # noqa: S101  both are pipes
             child.stdin.write(_framed(request))
             await child.stdin.drain()
             size = int.from_bytes(await child.stdout.readexactly(4), "big")
@@ -145,11 +149,11 @@ class Pkcs11Holder:
                 raise KeyUnavailable(self._name, Reason.NONSENSE)
             answer: dict[str, Any] = msgspec.msgpack.decode(await child.stdout.readexactly(size))
         except (OSError, asyncio.IncompleteReadError, msgspec.MsgspecError):
-            await self._give_up(Reason.AWAY)
+            self._give_up(Reason.AWAY)
             raise KeyUnavailable(self._name, Reason.AWAY, "its library failed") from None
         except BaseException:
             # Out of time, or nobody waits any more: an answer may come late, and it would be taken for the next one.
-            await self._give_up(Reason.SLOW)
+            self._give_up(Reason.SLOW)
             raise
         return answer
 
@@ -160,7 +164,7 @@ class Pkcs11Holder:
         stamp = _files.stamp(self._pin_file)
         if self._child is not None and self._child.returncode is None and stamp == self._pin_stamp:
             return self._child
-        await self._end_child()
+        self._end_child()
         try:
             content, self._pin_stamp = _files.read(self._pin_file)
         except FileNotFoundError:
@@ -180,18 +184,18 @@ class Pkcs11Holder:
         child.stdin.write(_framed(settings))
         return child
 
-    async def _give_up(self, reason: Reason) -> None:
+    def _give_up(self, reason: Reason) -> None:
         self._paused_until = time.monotonic() + PAUSE_S
         self._paused_for = reason
-        await self._end_child()
+        self._end_child()
 
-    async def _end_child(self) -> None:
+    def _end_child(self) -> asyncio.subprocess.Process | None:
+        """Kill the token's process. One that hangs in its driver may take its time, and is not waited for."""
         child, self._child = self._child, None
-        if child is None:
-            return
-        with contextlib.suppress(ProcessLookupError):
-            child.kill()
-        await asyncio.shield(child.wait())
+        if child is not None:
+            with contextlib.suppress(ProcessLookupError):
+                child.kill()
+        return child
 
     def _label(self, reference: str) -> str:
         if not reference or len(reference.encode()) > MAX_LABEL_BYTES or not reference.isprintable():

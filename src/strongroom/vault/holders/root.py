@@ -1,12 +1,12 @@
 """The installation's root key: a file that only its owner may read, under a passphrase if one is given.
 
-The file is `master.key`. Its first form, still read, is 32 bytes as they are: version 1 of the root key, in clear. Every
-change writes the second form, JSON: the environment, how it is protected, and all versions. The newest version wraps; the
-others open what they have wrapped until they are ended.
+The file is `master.key`. Its first form, still read, is 32 bytes as they are: version 1 of the root key, in clear.
+Every change writes the second form, JSON: the environment, how it is protected, and all versions. The newest version
+wraps; the others open what they have wrapped until they are ended.
 
-With a passphrase the versions are encrypted (AES-256-GCM, NIST SP 800-38D) under a key that scrypt (RFC 7914) makes of it
-with N = 2^17, r = 8, p = 1: 128 MiB and about half a second for each guess. The parameters stand in the file. A digest
-over the whole tells a damaged file from a wrong passphrase.
+With a passphrase the versions are encrypted (AES-256-GCM, NIST SP 800-38D) under a key that scrypt (RFC 7914) makes of
+it with N = 2^17, r = 8, p = 1: 128 MiB and about half a second for each guess. The parameters stand in the file. A
+digest over the whole tells a damaged file from a wrong passphrase.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from strongroom.kernel.config import Environment
 from strongroom.kernel.errors import Broken, Conflict, Failure, Invalid, Refused
 from strongroom.kernel.secret import Secret
 from strongroom.vault.holders import _files
-from strongroom.vault.holders.contract import KEY_BYTES
+from strongroom.vault.holders.contract import KEY_BYTES, KeyUnavailable, Reason
 
 NONCE_BYTES: Final = 12
 MIN_PASSPHRASE: Final = 12
@@ -96,6 +96,7 @@ class RootFile:
                 self._write(self._versions)
                 self._versions, self._stamp = self._read()
         self._root = _in_memory(self._versions)
+        self._is_outdated = False
 
     @property
     def root(self) -> Root:
@@ -108,10 +109,20 @@ class RootFile:
             try:
                 self._versions, self._stamp = self._read()
             except (FileNotFoundError, Refused, Broken):
-                self._stamp = found
+                self._stamp, self._is_outdated = found, True
             else:
-                self._root = _in_memory(self._versions)
+                self._root, self._is_outdated = _in_memory(self._versions), False
         return self._root
+
+    def cipher(self, version: int) -> AESGCM | None:
+        """The cipher of a version; None when there is none.
+
+        Raises KeyUnavailable when there may be one in the file, which this process can't read any more.
+        """
+        found = self.root.ciphers.get(version)
+        if found is None and self._is_outdated:
+            raise KeyUnavailable("file", Reason.AWAY, "the passphrase of the root key was changed; start this again")
+        return found
 
     @property
     def is_protected(self) -> bool:
