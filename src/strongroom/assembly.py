@@ -30,15 +30,25 @@ from strongroom.kernel.ids import TenantId
 from strongroom.kernel.secret import Secret
 from strongroom.kernel.telemetry import configure_logs, end_with_parent
 from strongroom.outbound import Destination, Limits, Outbound
+from strongroom.payments import customers, instruments
 from strongroom.payments.dispatch import Dispatcher
 from strongroom.payments.notifications import NotificationReceiver
 from strongroom.rails.connectors.simulator import Simulator
 from strongroom.rails.contract import Provider
 from strongroom.rails.marketplace import SIMULATOR
-from strongroom.vault import Keyring, MasterKey, load_or_make_master_key
+from strongroom.reconciliation import contents
+from strongroom.vault import KeyDesk, Keyring, Split
+from strongroom.vault.holders.file import FileHolder
 from strongroom.vault.master import read_or_make_secret
 
 _PASSWORD_BYTES: Final = 32
+SPLITS: Final = (
+    Split(table="customers", part=customers.split_content),
+    Split(table="financial_instruments", part=instruments.split_content),
+    Split(table="statements", part=contents.split_document, condition="kind = 'FILE'"),
+    Split(table="statement_entries", part=contents.split_line),
+)
+"""How what was written before there were sensitive columns is parted."""
 _LOOPBACK: Final = "127.0.0.1"
 GC_OBJECTS: Final = 50_000
 """After so many new objects the garbage collector looks for cycles among them."""
@@ -94,9 +104,9 @@ class Installation:
         return self.server.url
 
     @cached_property
-    def master_key(self) -> MasterKey:
-        """The key that wraps the data keys."""
-        return load_or_make_master_key(self.config.keys_dir / "master.key", self.config.environment)
+    def holder(self) -> FileHolder:
+        """The installation's own holder: the root key, and the customers' keys that nobody else keeps."""
+        return FileHolder(self.config.keys_dir, self.config.environment, SystemClock())
 
     @cached_property
     def authority(self) -> LocalAuthority:
@@ -177,7 +187,7 @@ class App:
         self.installation = installation
         self.config = installation.config
         self.clock = clock
-        self.keyring = Keyring(installation.master_key)
+        self.keyring = Keyring(installation.holder, self.config.environment, clock)
         self.databases = Databases(
             installation.admin_url,
             installation.app_password,
@@ -196,7 +206,7 @@ class App:
         """The API, as an ASGI application."""
         parts: Mapping[type, Any] = {
             Tokens: self.tokens,
-            MasterKey: self.keyring.master,
+            Keyring: self.keyring,
             OrderWriter: OrderWriter(self.databases),
             NotificationReceiver: NotificationReceiver(self.databases, self.provider),
         }
@@ -237,6 +247,12 @@ class App:
         """Moves what is due."""
         return Dispatcher(self.databases, self.provider, self.config.files_dir / "outbox")
 
+    @cached_property
+    def key_desk(self) -> KeyDesk:
+        """Where keys are rotated, attached, disabled and destroyed."""
+        secret = read_or_make_secret(self.config.keys_dir / "key-owners.secret", _PASSWORD_BYTES)
+        return KeyDesk(databases=self.databases, keyring=self.keyring, owner_key=Secret(secret))
+
     async def open(self) -> None:
         """Connect to the databases."""
         await self.databases.open()
@@ -245,6 +261,7 @@ class App:
         """Let go of everything."""
         if "outbound" in self.__dict__:
             await self.outbound.aclose()
+        await self.keyring.close()
         await self.databases.close()
 
 

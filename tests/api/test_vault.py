@@ -44,7 +44,7 @@ async def test_an_account_is_put_in_and_shown_masked(tenant: Client) -> None:
     assert made["details"] == {
         "accountHolderName": "E*** M***",
         "iban": "DE** **** **** 3000",
-        "bic": "COBADEFFXXX",
+        "bic": "COBA****",
         "country": "DE",
     }
     one = await tenant.get(href)

@@ -158,10 +158,10 @@ async def test_a_whole_operation_takes_one_exchange(world: World) -> None:
     """It begins with the statement and is over with it: nothing is left to commit, or to roll back."""
     new = [NewOrder("o-1", [])]
     async with lazily(world) as op:
-        assert op.stage is Stage.NEW
+        assert op.session.stage is Stage.NEW
         assert op.connection.info.transaction_status is TransactionStatus.IDLE
         assert await create_orders(op, new, [""]) == new
-        assert op.stage is Stage.DONE
+        assert op.session.stage is Stage.DONE
         assert op.connection.info.transaction_status is TransactionStatus.IDLE
         assert await count(world) == 1
     assert await count(world) == 1
@@ -207,7 +207,7 @@ async def test_where_there_is_no_room_a_whole_operation_is_refused(app: App, wor
     await full.open()
     try:
         async with world.operation():
-            assert app.keyring.known(world.tenant) is not None
+            assert app.keyring.known("eu", world.tenant) is not None
         with pytest.raises(Unavailable) as refused:
             async with full.operation(system("test"), tenant=world.tenant, lazily=True) as op:
                 await create_orders(op, [NewOrder("o-1", [])], [""])

@@ -32,7 +32,7 @@ async def test_clear_text_is_red_and_sealing_it_is_green_again(
 
 
 async def test_one_column_in_clear_is_red(bench: Workbench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("strongroom.assembly.Keyring", clear_keyring("financial_instruments.sealed"))
+    monkeypatch.setattr("strongroom.assembly.Keyring", clear_keyring("financial_instruments.sensitive"))
     async with served_here(Installation(bench.config)) as unsealed:
         figure = await check_at_rest(unsealed)
     assert "found in clear: IBAN, clear, in table eu.financial_instruments" in figure.breaches

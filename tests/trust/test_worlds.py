@@ -12,12 +12,12 @@ import pytest
 from strongroom.assembly import App, Installation
 from strongroom.cli.workbenches import served_here, throw_away
 from strongroom.identity import Tokens
-from strongroom.kernel.clock import Clock
+from strongroom.kernel.clock import Clock, SystemClock
 from strongroom.kernel.config import Config, Environment
 from strongroom.trust import Workbench
 from strongroom.trust.checks.worlds import check_worlds
 from strongroom.trust.stage import PROVER, account_of
-from strongroom.vault import MasterKey, load_or_make_master_key
+from strongroom.vault.holders.file import FileHolder
 
 SANDBOX, PRODUCTION = Environment.SANDBOX, Environment.PRODUCTION
 KEYS = ("master.key", "tokens.key")
@@ -32,8 +32,8 @@ class Careless(Installation):
         super().prepare()
 
     @property
-    def master_key(self) -> MasterKey:  # type: ignore[override]  # a property as well, made anew every time
-        return load_or_make_master_key(self.config.keys_dir / "master.key", SANDBOX)
+    def holder(self) -> FileHolder:  # type: ignore[override]  # a property as well, made anew every time
+        return FileHolder(self.config.keys_dir, SANDBOX, SystemClock())
 
     def tokens(self, clock: Clock) -> Tokens:
         """Read the sandbox's."""

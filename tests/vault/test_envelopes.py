@@ -1,12 +1,10 @@
-"""Envelopes open where they were put and nowhere else; keys open under the master key they were wrapped with."""
+"""Envelopes open where they were put and nowhere else, under the key that they commit to, whichever layer it is."""
 
 from __future__ import annotations
 
 import hashlib
 import hmac
 import os
-import stat
-from pathlib import Path
 from uuid import UUID
 
 import pytest
@@ -14,67 +12,126 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from hypothesis import given
 from hypothesis import strategies as st
 
-from strongroom.kernel.config import Environment
-from strongroom.kernel.errors import Broken
-from strongroom.kernel.ids import new_uuid
+from strongroom.kernel.errors import Broken, Unavailable
 from strongroom.kernel.secret import Secret
-from strongroom.vault import MasterKey, ScopeCipher, load_or_make_master_key
+from strongroom.vault import Layer, LayerCipher, ScopeCipher
+from strongroom.vault.envelopes import HEADER_BYTES, NONCE_BYTES, context_of, derive, version_of
+from strongroom.vault.holders.contract import Reason
 from strongroom.vault.keyring import NoCipher
+from strongroom.vault.leases import Shut
 
 SCOPE = UUID(int=7)
-SEAL, INDEX = b"s" * 32, b"i" * 32
+INDEX = b"i" * 32
 ROW = b"r" * 16
+OVERHEAD = 22 + 12 + 16
+PLACES = [("orders", "sealed"), ("customers", "sensitive")]
+"""A column of one layer, and one of both."""
 
 
-def cipher(scope: UUID = SCOPE, versions: tuple[int, ...] = (1,)) -> ScopeCipher:
-    return ScopeCipher(scope, {version: Secret(bytes([version]) * 32) for version in versions}, Secret(INDEX))
+class Held:
+    """A customer's layer that is there."""
+
+    def __init__(self, cipher: LayerCipher) -> None:
+        self._cipher = cipher
+        self.newest = cipher.newest
+
+    def cipher(self) -> LayerCipher:
+        return self._cipher
 
 
-@given(st.binary(max_size=2000), st.binary(min_size=16, max_size=32))
-def test_what_is_sealed_opens_in_its_place(plaintext: bytes, row: bytes) -> None:
-    envelope = cipher().seal("orders", "sealed", row, plaintext)
-    assert cipher().open("orders", "sealed", row, envelope) == plaintext
-    assert len(envelope) == 5 + 12 + len(plaintext) + 16
+def layer(which: Layer, *versions: int, scope: UUID = SCOPE) -> LayerCipher:
+    start = 0 if which is Layer.PLATFORM else 100
+    return LayerCipher(scope, which, {version: Secret(bytes([start + version]) * 32) for version in versions})
 
 
-def test_an_envelope_has_the_documented_layout() -> None:
-    """Opened with nothing but the cipher library, from what the docstring of the module says."""
-    envelope = cipher(versions=(1, 3)).seal("orders", "sealed", ROW, b"two hundred")
-    assert envelope[:5] == b"\x01\x00\x00\x00\x03"
-    context = b"strongroom envelope\0" + SCOPE.bytes + b"orders\0sealed\0" + ROW + envelope[:5]
-    assert AESGCM(b"\x03" * 32).decrypt(envelope[5:17], envelope[17:], context) == b"two hundred"
+def cipher(
+    scope: UUID = SCOPE, versions: tuple[int, ...] = (1,), customer: tuple[int, ...] = (1,), index: bytes = INDEX
+) -> ScopeCipher:
+    inner = Held(layer(Layer.CUSTOMER, *customer, scope=scope))
+    return ScopeCipher(scope, layer(Layer.PLATFORM, *versions, scope=scope), Secret(index), inner)
 
 
-@pytest.mark.parametrize(
-    ("scope", "table", "column", "row"),
-    [
-        (UUID(int=8), "orders", "sealed", ROW),
-        (SCOPE, "customers", "sealed", ROW),
-        (SCOPE, "orders", "other", ROW),
-        (SCOPE, "orders", "sealed", b"R" * 16),
-        (SCOPE, "orderss", "ealed", ROW),
-    ],
-)
-def test_an_envelope_opens_nowhere_else(scope: UUID, table: str, column: str, row: bytes) -> None:
-    envelope = cipher().seal("orders", "sealed", ROW, b"x")
-    with pytest.raises(Broken) as refused:
-        cipher(scope).open(table, column, row, envelope)
-    assert refused.value.code == "ENVELOPE_BROKEN"
+def first_format(version: int, table: str, column: str, plaintext: bytes) -> bytes:
+    """An envelope as they were before there were layers."""
+    header, nonce = b"\x01" + version.to_bytes(4, "big"), os.urandom(12)
+    context = b"strongroom envelope\0" + SCOPE.bytes + f"{table}\0{column}\0".encode() + ROW + header
+    return header + nonce + AESGCM(bytes([version]) * 32).encrypt(nonce, plaintext, context)
 
 
-@given(st.integers(0, 40), st.integers(1, 255))
-def test_an_altered_envelope_is_refused(position: int, change: int) -> None:
-    envelope = bytearray(cipher().seal("orders", "sealed", ROW, b"12345678"))
-    envelope[position] ^= change
+@pytest.mark.parametrize(("table", "column"), PLACES)
+@given(plaintext=st.binary(max_size=2000), row=st.binary(min_size=16, max_size=32))
+def test_what_is_sealed_opens_in_its_place(table: str, column: str, plaintext: bytes, row: bytes) -> None:
+    envelope = cipher().seal(table, column, row, plaintext)
+    assert cipher().open(table, column, row, envelope) == plaintext
+    layers = 1 if column == "sealed" else 2
+    assert len(envelope) == layers * OVERHEAD + len(plaintext)
+    assert not plaintext or len(plaintext) < 4 or plaintext not in envelope
+
+
+@pytest.mark.parametrize(("table", "column"), PLACES)
+def test_an_envelope_opens_nowhere_else(table: str, column: str) -> None:
+    envelope = cipher().seal(table, column, ROW, b"x")
+    elsewhere = [
+        (UUID(int=8), table, column, ROW),
+        (SCOPE, "instructions", column, ROW),
+        (SCOPE, table, "other", ROW),
+        (SCOPE, table, column, b"R" * 16),
+        (SCOPE, table, column, ROW + b"r"),
+        (SCOPE, table + column[0], column[1:], ROW),
+    ]
+    for scope, other_table, other_column, row in elsewhere:
+        with pytest.raises(Broken) as refused:
+            cipher(scope).open(other_table, other_column, row, envelope)
+        assert refused.value.code == "ENVELOPE_BROKEN"
+
+
+@pytest.mark.parametrize(("table", "column"), PLACES)
+@given(position=st.integers(0, 200), change=st.integers(1, 255), length=st.integers(0, 200))
+def test_an_altered_or_cut_envelope_is_refused(
+    table: str, column: str, position: int, change: int, length: int
+) -> None:
+    envelope = bytearray(cipher().seal(table, column, ROW, b"12345678"))
+    cut = bytes(envelope[: length % len(envelope)])
+    envelope[position % len(envelope)] ^= change
+    for wrong in (bytes(envelope), cut):
+        with pytest.raises(Broken) as refused:
+            cipher().open(table, column, ROW, wrong)
+        assert refused.value.code == "ENVELOPE_BROKEN"
+
+
+def test_another_version_of_the_same_key_slot_is_refused() -> None:
+    """A header that names another version, be it one that there is, doesn't open: version and key are bound."""
+    both = cipher(versions=(1, 2))
+    old = cipher(versions=(1,)).seal("orders", "sealed", ROW, b"x")
+    new = both.seal("orders", "sealed", ROW, b"x")
+    assert (version_of(old), version_of(new)) == (1, 2)
+    for header, rest in ((new, old), (old, new)):
+        with pytest.raises(Broken):
+            both.open("orders", "sealed", ROW, header[:HEADER_BYTES] + rest[HEADER_BYTES:])
+    relabelled = old[:2] + new[2:6] + old[6:]
     with pytest.raises(Broken):
-        cipher().open("orders", "sealed", ROW, bytes(envelope))
+        both.open("orders", "sealed", ROW, relabelled)
 
 
-@given(st.integers(0, 40))
-def test_a_truncated_envelope_is_refused(length: int) -> None:
-    envelope = cipher().seal("orders", "sealed", ROW, b"12345678")
-    with pytest.raises(Broken):
-        cipher().open("orders", "sealed", ROW, envelope[:length])
+def test_a_layer_does_not_open_the_other_one_s_envelopes() -> None:
+    key = {1: Secret(b"k" * 32)}
+    outer, inner = LayerCipher(SCOPE, Layer.PLATFORM, key), LayerCipher(SCOPE, Layer.CUSTOMER, key)
+    place = context_of(SCOPE, Layer.PLATFORM, "customers", "sensitive")
+    assert inner.open(place, ROW, outer.seal(place, ROW, b"x")) is None
+    assert outer.open(place, ROW, outer.seal(place, ROW, b"x")) == b"x"
+
+
+def test_an_envelope_commits_to_its_key() -> None:
+    """A ciphertext that opens under two keys can be made of AES-GCM; the header keeps it from being tried with both."""
+    first, second = (derive(SCOPE, Layer.PLATFORM, 1, Secret(bytes([n]) * 32)) for n in (1, 2))
+    assert first[32:] != second[32:]
+    one = LayerCipher(SCOPE, Layer.PLATFORM, {1: Secret(b"\x01" * 32)})
+    place = context_of(SCOPE, Layer.PLATFORM, "orders", "sealed")
+    header, nonce = one.header[:6] + second[32:], b"n" * 12
+    forged = header + nonce + AESGCM(first[:32]).encrypt(nonce, b"x", place + ROW + header)
+    assert one.open(place, ROW, forged) is None
+    genuine = one.header + nonce + AESGCM(first[:32]).encrypt(nonce, b"x", place + ROW + one.header)
+    assert one.open(place, ROW, genuine) == b"x"
 
 
 def test_old_versions_are_opened_and_the_newest_seals() -> None:
@@ -85,77 +142,102 @@ def test_old_versions_are_opened_and_the_newest_seals() -> None:
         cipher(versions=(1,)).open("orders", "sealed", ROW, both.seal("orders", "sealed", ROW, b"x"))
 
 
+@pytest.mark.parametrize(("table", "column"), PLACES)
+def test_envelopes_from_before_the_layers_open_and_are_resealed(table: str, column: str) -> None:
+    old = first_format(1, table, column, b"x")
+    assert cipher().open(table, column, ROW, old) == b"x"
+    fresh = cipher().reseal(table, column, ROW, old)
+    assert fresh is not None
+    assert fresh[:2] == b"\x02P"
+    assert cipher().open(table, column, ROW, fresh) == b"x"
+    with pytest.raises(Broken):
+        cipher().open(table, column, b"R" * 16, old)
+
+
+def test_resealing_touches_only_what_is_behind() -> None:
+    plain = cipher().seal("orders", "sealed", ROW, b"x")
+    both = cipher().seal("customers", "sensitive", ROW, b"y")
+    assert cipher().reseal("orders", "sealed", ROW, plain) is None
+    assert cipher().reseal("customers", "sensitive", ROW, both) is None
+    newer = cipher(versions=(1, 2))
+    for place, envelope, content in (("orders", plain, b"x"), ("customers", both, b"y")):
+        column = "sealed" if place == "orders" else "sensitive"
+        fresh = newer.reseal(place, column, ROW, envelope)
+        assert fresh is not None
+        assert version_of(fresh) == 2
+        assert newer.reseal(place, column, ROW, fresh) is None
+        assert cipher(versions=(2,)).open(place, column, ROW, fresh) == content
+    inner = cipher(customer=(1, 2))
+    assert inner.reseal("orders", "sealed", ROW, plain) is None
+    fresh = inner.reseal("customers", "sensitive", ROW, both)
+    assert fresh is not None
+    assert cipher(customer=(2,)).open("customers", "sensitive", ROW, fresh) == b"y"
+    with pytest.raises(Broken):
+        cipher(customer=(1,)).open("customers", "sensitive", ROW, fresh)
+
+
+def test_without_the_customer_s_key_the_platform_opens_only_what_is_its_own() -> None:
+    envelope = cipher().seal("customers", "sensitive", ROW, b"secret")
+    shut = ScopeCipher(SCOPE, layer(Layer.PLATFORM, 1, 2), Secret(INDEX), Shut(1, "hsm", Reason.DISABLED))
+    assert shut.open("orders", "sealed", ROW, cipher().seal("orders", "sealed", ROW, b"x")) == b"x"
+    for attempt in (
+        lambda: shut.open("customers", "sensitive", ROW, envelope),
+        lambda: shut.seal("customers", "sensitive", ROW, b"x"),
+    ):
+        with pytest.raises(Unavailable) as refused:
+            attempt()
+        assert refused.value.code == "KEY_UNAVAILABLE"
+    # The platform's layer is renewed around it all the same, and what is inside stays as it is.
+    fresh = shut.reseal("customers", "sensitive", ROW, envelope)
+    assert fresh is not None
+    assert cipher(versions=(2,)).open("customers", "sensitive", ROW, fresh) == b"secret"
+
+
 def test_no_nonce_comes_twice() -> None:
-    one = cipher()
-    assert len({one.seal("t", "c", ROW, b"")[5:17] for _ in range(5_000)}) == 5_000
+    one = layer(Layer.PLATFORM, 1)
+    count = (1 << 16) * 2 + 10
+    found = {one.seal(b"", b"", b"")[HEADER_BYTES : HEADER_BYTES + NONCE_BYTES] for _ in range(count)}
+    assert len(found) == count
+    assert len({nonce[:10] for nonce in found}) == 3
+
+
+def test_a_forked_process_does_not_go_on_with_its_parent_s_nonces() -> None:
+    one = layer(Layer.PLATFORM, 1)
+    one.seal(b"", b"", b"")
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.write(writing, one.seal(b"", b"", b"")[HEADER_BYTES : HEADER_BYTES + NONCE_BYTES])
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    theirs, ours = os.read(reading, NONCE_BYTES), one.seal(b"", b"", b"")[HEADER_BYTES : HEADER_BYTES + NONCE_BYTES]
+    os.close(reading)
+    os.close(writing)
+    assert theirs[:10] != ours[:10]
 
 
 @given(st.text(max_size=60))
 def test_the_index_is_an_hmac_of_the_column(value: str) -> None:
     column_key = hmac.digest(INDEX, b"orders\0order_id", hashlib.sha256)
-    expected = hmac.digest(column_key, value.encode("utf-8", "surrogatepass"), hashlib.sha256)[:16]
+    expected = hmac.digest(column_key, value.encode(), hashlib.sha256)[:16]
     assert cipher().index("orders", "order_id", value) == expected
 
 
 def test_the_index_tells_scopes_and_columns_apart() -> None:
-    one, other = cipher(), ScopeCipher(SCOPE, {1: Secret(SEAL)}, Secret(b"j" * 32))
+    one, other = cipher(), cipher(index=b"j" * 32)
     found = {one.index("a", "b", "v"), one.index("a", "c", "v"), one.index("b", "b", "v"), other.index("a", "b", "v")}
     assert len(found) == 4
 
 
 def test_a_scope_without_keys_does_nothing() -> None:
     none = NoCipher()
+    account = ScopeCipher(SCOPE, layer(Layer.PLATFORM, 1), Secret(INDEX))
     for attempt in (
         lambda: none.seal("t", "c", ROW, b""),
         lambda: none.open("t", "c", ROW, b""),
         lambda: none.index("t", "c", ""),
+        lambda: account.seal("customers", "sensitive", ROW, b""),
     ):
         with pytest.raises(Broken) as refused:
             attempt()
         assert refused.value.code == "DATA_KEY_MISSING"
-
-
-def test_a_data_key_opens_only_as_what_it_was_wrapped() -> None:
-    master = MasterKey(Secret(b"m" * 32), Environment.SANDBOX)
-    scope, key = new_uuid(), Secret(os.urandom(32))
-    wrapped = master.wrap(key, scope=scope, purpose="seal", version=1)
-    assert key.reveal() not in wrapped
-    assert master.unwrap(wrapped, scope=scope, purpose="seal", version=1).reveal() == key.reveal()
-    production = MasterKey(Secret(b"m" * 32), Environment.PRODUCTION)
-    stranger = MasterKey(Secret(b"n" * 32), Environment.SANDBOX)
-    for attempt in (
-        lambda: master.unwrap(wrapped, scope=new_uuid(), purpose="seal", version=1),
-        lambda: master.unwrap(wrapped, scope=scope, purpose="index", version=1),
-        lambda: master.unwrap(wrapped, scope=scope, purpose="seal", version=2),
-        lambda: master.unwrap(wrapped[:-1], scope=scope, purpose="seal", version=1),
-        lambda: production.unwrap(wrapped, scope=scope, purpose="seal", version=1),
-        lambda: stranger.unwrap(wrapped, scope=scope, purpose="seal", version=1),
-    ):
-        with pytest.raises(Broken) as refused:
-            attempt()
-        assert refused.value.code == "DATA_KEY_BROKEN"
-
-
-def test_the_master_key_is_made_once_and_only_its_owner_reads_it(tmp_path: Path) -> None:
-    path = tmp_path / "keys" / "master.key"
-    first = load_or_make_master_key(path, Environment.SANDBOX)
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
-    wrapped = first.wrap(Secret(b"k" * 32), scope=SCOPE, purpose="seal", version=1)
-    again = load_or_make_master_key(path, Environment.SANDBOX)
-    assert again.unwrap(wrapped, scope=SCOPE, purpose="seal", version=1).reveal() == b"k" * 32
-    assert [entry.name for entry in path.parent.iterdir()] == ["master.key"]
-
-
-@pytest.mark.parametrize(
-    ("mode", "content", "code"), [(0o640, b"k" * 32, "MASTER_KEY_UNSAFE"), (0o600, b"k" * 31, "MASTER_KEY_BROKEN")]
-)
-def test_a_master_key_that_others_may_read_or_that_is_cut_is_refused(
-    tmp_path: Path, mode: int, content: bytes, code: str
-) -> None:
-    path = tmp_path / "master.key"
-    path.write_bytes(content)
-    path.chmod(mode)
-    with pytest.raises(Broken) as refused:
-        load_or_make_master_key(path, Environment.SANDBOX)
-    assert refused.value.code == code

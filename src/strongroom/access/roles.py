@@ -27,12 +27,22 @@ class Permission(enum.StrEnum):
     TRANSACTIONS_READ = "transactions:read"
     TRANSACTIONS_WRITE = "transactions:write"
     CUSTOMERS_FORGET = "customers:forget"
+    ENCRYPTION_KEYS_READ = "encryption-keys:read"
+    ENCRYPTION_KEYS_MANAGE = "encryption-keys:manage"
 
 
 P = Permission
 _ACCOUNT: Final[Mapping[str, frozenset[Permission]]] = {
     "account-admin": frozenset(
-        {P.ACCOUNT_MANAGE, P.ACCOUNT_KEYS_MANAGE, P.TENANTS_READ, P.TENANTS_WRITE, P.TENANTS_APPROVE}
+        {
+            P.ACCOUNT_MANAGE,
+            P.ACCOUNT_KEYS_MANAGE,
+            P.TENANTS_READ,
+            P.TENANTS_WRITE,
+            P.TENANTS_APPROVE,
+            P.ENCRYPTION_KEYS_READ,
+            P.ENCRYPTION_KEYS_MANAGE,
+        }
     ),
     "account-tenant-read": frozenset({P.TENANTS_READ}),
     "account-tenant-write": frozenset({P.TENANTS_READ, P.TENANTS_WRITE}),
@@ -43,7 +53,7 @@ _TENANT: Final[Mapping[str, frozenset[Permission]]] = {
         {
             P.TENANT_MANAGE, P.TENANT_KEYS_MANAGE, P.APPS_READ, P.APPS_WRITE, P.COLLECT_SCHEMES_READ,
             P.COLLECT_SCHEMES_WRITE, P.PAYOUT_SCHEMES_READ, P.PAYOUT_SCHEMES_WRITE, P.TRANSACTIONS_READ,
-            P.TRANSACTIONS_WRITE, P.CUSTOMERS_FORGET,
+            P.TRANSACTIONS_WRITE, P.CUSTOMERS_FORGET, P.ENCRYPTION_KEYS_READ, P.ENCRYPTION_KEYS_MANAGE,
         }
     ),
     "tenant-management": frozenset({P.TENANT_MANAGE}),

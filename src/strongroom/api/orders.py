@@ -29,7 +29,7 @@ from strongroom.api.order_requests import (
     NewOrderRequest,
 )
 from strongroom.api.routing import Access, Call, Reply, Route, wire_name
-from strongroom.database import Coalescer, Databases, Operation
+from strongroom.database import Coalescer, Databases, KeysChanged, Operation
 from strongroom.kernel.actors import Actor
 from strongroom.kernel.clock import epoch_ms
 from strongroom.kernel.errors import Failure, Invalid, NotFound, StrongroomError
@@ -185,8 +185,16 @@ class OrderWriter:
         return await self._coalescer.submit(call.actor, keyed)
 
     async def _write(self, actor: Actor, commands: Sequence[OrderCommand]) -> Sequence[Reply | StrongroomError]:
+        try:
+            return await self._write_once(actor, commands, lazily=True)
+        except KeysChanged:
+            return await self._write_once(actor, commands, lazily=False)
+
+    async def _write_once(
+        self, actor: Actor, commands: Sequence[OrderCommand], *, lazily: bool
+    ) -> Sequence[Reply | StrongroomError]:
         async with self._databases.operation(
-            actor, account=actor.account_id, tenant=actor.tenant_id, lazily=True
+            actor, account=actor.account_id, tenant=actor.tenant_id, lazily=lazily
         ) as op:
             if all(command.key is None for command in commands):
                 return await self._create(op, commands)

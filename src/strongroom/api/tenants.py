@@ -33,7 +33,7 @@ from strongroom.tenancy import (
     reject_tenant,
     update_tenant,
 )
-from strongroom.vault import MasterKey, ensure_keys
+from strongroom.vault import Keyring, ensure_keys
 
 MAX_NAME: Final = 100
 MAX_REASON: Final = 500
@@ -144,8 +144,7 @@ async def _create(call: Call) -> Reply:
             correlation_id=call.correlation_id,
         )
 
-    async with operation() as op:
-        await ensure_keys(op, services.part(MasterKey))
+    await ensure_keys(services.part(Keyring), operation)
     async with operation() as op:
         return await idempotency.once(op, call, make)
 

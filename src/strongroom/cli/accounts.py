@@ -50,7 +50,7 @@ def create(
             await app.open()
             return await open_account(
                 app.databases,
-                installation.master_key,
+                app.keyring,
                 operator(),
                 company_name=name,
                 region=region or "",

@@ -94,7 +94,7 @@ async def _set_up(app: App, url: str, key_file: Path) -> Setup:
     """The tenant that files are sent for: made at the first time, known again afterwards."""
     if await asyncio.to_thread(key_file.exists):
         return read_setup(key_file)
-    opened = await open_account(app.databases, app.keyring.master, operator(), company_name=PAYING_ACCOUNT["holder"])
+    opened = await open_account(app.databases, app.keyring, operator(), company_name=PAYING_ACCOUNT["holder"])
     account_key = Key(
         account_id=str(opened.account.account_id),
         public_key=str(opened.key.public_key),

@@ -19,6 +19,7 @@ PAUSE_S: Final = 0.5
 """How long the worker rests when there was nothing to do."""
 INBOX_EVERY_S: Final = 1.0
 HOUSEKEEPING_EVERY_S: Final = 600.0
+KEYS_EVERY_S: Final = 30.0
 
 
 def work(
@@ -83,6 +84,7 @@ async def _work(app: App) -> None:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(run_forever(app.dispatcher, app.config.regions, stop, PAUSE_S))
             tasks.create_task(_every(INBOX_EVERY_S, stop, "inbox", lambda: _read_inbox(app)))
+            tasks.create_task(_every(KEYS_EVERY_S, stop, "keys", lambda: _tend_keys(app)))
             tasks.create_task(_every(HOUSEKEEPING_EVERY_S, stop, "housekeeping", lambda: _forget(app)))
     finally:
         await app.close()
@@ -113,6 +115,12 @@ async def _forget(app: App) -> None:
     from strongroom.kernel.actors import system
 
     await forget_expired(app.databases, system("housekeeping"))
+
+
+async def _tend_keys(app: App) -> None:
+    from strongroom.assembly import SPLITS
+
+    await app.key_desk.tend_all(SPLITS)
 
 
 async def _read_inbox(app: App) -> None:

@@ -4,7 +4,7 @@ from strongroom.database.catalogue import CATALOGUE, Column, DataClass
 from strongroom.database.coalescing import Coalescer
 from strongroom.database.databases import Databases, DirectoryEntry
 from strongroom.database.embedded import EmbeddedServer
-from strongroom.database.operation import Operation
+from strongroom.database.operation import KeysChanged, Operation
 from strongroom.database.packed import Packed, pack_bytes, pack_codes, pack_dates, pack_instants, pack_texts, pack_uuids
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "Databases",
     "DirectoryEntry",
     "EmbeddedServer",
+    "KeysChanged",
     "Operation",
     "Packed",
     "pack_bytes",

@@ -7,8 +7,10 @@ A guard compares it with the databases as migrated, so that no column exists unc
 from __future__ import annotations
 
 import enum
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
+from uuid import UUID
 
 
 class DataClass(enum.StrEnum):
@@ -23,6 +25,10 @@ class DataClass(enum.StrEnum):
     """Set up by the tenant, describing neither a payment nor a person."""
     SEALED = "sealed"
     """Envelopes (AES-256-GCM); what is inside describes a transaction or a person."""
+    SENSITIVE = "sensitive"
+    """Envelopes within envelopes: what tells a person or an account, sealed under the customer's own key first."""
+    WRAPPED = "wrapped"
+    """Keys, encrypted under other keys."""
     RECORD = "record"
     """Audit and evidence: codes, never values."""
     COUNTER = "counter"
@@ -80,6 +86,7 @@ CATALOGUE: Final[dict[str, dict[str, dict[str, Column]]]] = {
             identifier="public_key account_id tenant_id",
             routing="environment region",
         ),
+        "key_owners": _table(Purpose.TENANCY, Retention.CONTRACT, identifier="key_hash account_id"),
         "evidence": _table(
             Purpose.ACCOUNTABILITY, Retention.RECORD, record="control_id verdict figure", instant="checked_at"
         ),
@@ -105,9 +112,28 @@ CATALOGUE: Final[dict[str, dict[str, dict[str, Column]]]] = {
             Purpose.TENANCY,
             Retention.CONTRACT,
             identifier="scope_id",
-            routing="purpose version",
-            sealed="wrapped",
-            instant="created_at",
+            routing="layer purpose version state",
+            wrapped="wrapped",
+            counter="scope_key_version",
+            instant="created_at expires_at",
+        ),
+        "scope_keys": _table(
+            Purpose.TENANCY,
+            Retention.CONTRACT,
+            identifier="scope_id destroy_asked_by destroy_approved_by",
+            routing="layer version state",
+            configuration="source holder reference",
+            wrapped="wrapped",
+            instant="created_at changed_at expires_at retired_at destroy_after",
+        ),
+        "key_epochs": _table(Purpose.TENANCY, Retention.CONTRACT, identifier="scope_id", counter="epoch"),
+        "key_work": _table(
+            Purpose.TENANCY,
+            Retention.CONTRACT,
+            identifier="scope_id work_id",
+            routing="kind layer state position_table position",
+            counter="version passes seen done is_clean",
+            instant="started_at updated_at drain_from",
         ),
         "api_keys": _table(
             Purpose.AUTHENTICATION,
@@ -163,6 +189,7 @@ CATALOGUE: Final[dict[str, dict[str, dict[str, Column]]]] = {
             identifier="tenant_id customer_id",
             routing="status",
             sealed="sealed",
+            sensitive="sensitive",
             instant="created_at updated_at",
         ),
         "financial_instruments": _table(
@@ -171,6 +198,7 @@ CATALOGUE: Final[dict[str, dict[str, dict[str, Column]]]] = {
             identifier="tenant_id financial_instrument_id customer_id fingerprint",
             routing="type status country",
             sealed="sealed",
+            sensitive="sensitive",
             instant="created_at",
         ),
         "orders": _table(
@@ -209,7 +237,7 @@ CATALOGUE: Final[dict[str, dict[str, dict[str, Column]]]] = {
             identifier="tenant_id file_id",
             configuration="app_id",
             routing="status",
-            sealed="sealed",
+            sensitive="sealed",
             instant="created_at updated_at",
         ),
         "transactions": _table(
@@ -244,6 +272,7 @@ CATALOGUE: Final[dict[str, dict[str, dict[str, Column]]]] = {
             identifier="tenant_id statement_id content_hash identity_hash",
             routing="kind",
             sealed="sealed",
+            sensitive="sensitive",
             instant="imported_at",
         ),
         "statement_entries": _table(
@@ -253,7 +282,85 @@ CATALOGUE: Final[dict[str, dict[str, dict[str, Column]]]] = {
             counter="entry_no",
             routing="state role booked_on",
             sealed="sealed",
+            sensitive="sensitive",
         ),
     },
 }
 """Database → table → column → entry; `region` stands for every region's database."""
+
+
+Value = UUID | bytes | int | str
+"""What a column of a primary key holds."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SealedTable:
+    """A table with envelopes: whose they are, in which order its rows are walked, what binds each to its row."""
+
+    owner: tuple[str, ...]
+    """Columns of which the first that isn't null is the scope whose keys seal the row."""
+    key: tuple[str, ...]
+    """The rest of the primary key."""
+    row: tuple[str, ...]
+    """Those columns of the key that make the row's bytes (see `row_bytes`)."""
+    columns: tuple[str, ...]
+    """The columns that hold envelopes."""
+
+
+def _sealed(table: str, owner: str, key: str, row: str = "") -> SealedTable:
+    classes = {DataClass.SEALED, DataClass.SENSITIVE}
+    return SealedTable(
+        owner=tuple(owner.split()),
+        key=tuple(key.split()),
+        row=tuple((row or key).split()),
+        columns=tuple(name for name, column in CATALOGUE["region"][table].items() if column.data_class in classes),
+    )
+
+
+SEALED_TABLES: Final[Mapping[str, SealedTable]] = {
+    "accounts": _sealed("accounts", "account_id", "account_id"),
+    "tenants": _sealed("tenants", "tenant_id", "tenant_id"),
+    "api_keys": _sealed("api_keys", "tenant_id account_id", "public_key"),
+    "idempotency_keys": _sealed("idempotency_keys", "scope_id", "key_hash"),
+    "installed_apps": _sealed("installed_apps", "tenant_id", "app_id"),
+    "customers": _sealed("customers", "tenant_id", "customer_id"),
+    "financial_instruments": _sealed("financial_instruments", "tenant_id", "financial_instrument_id"),
+    "orders": _sealed("orders", "tenant_id", "order_id"),
+    "order_customer_defaults": _sealed("order_customer_defaults", "tenant_id", "order_id customer_id"),
+    "instructions": _sealed("instructions", "tenant_id", "order_id instruction_id", "instruction_id"),
+    "payment_files": _sealed("payment_files", "tenant_id", "file_id"),
+    "transactions": _sealed("transactions", "tenant_id", "transaction_id"),
+    "bulk_jobs": _sealed("bulk_jobs", "tenant_id", "job_id"),
+    "bulk_results": _sealed("bulk_results", "tenant_id", "job_id first_line"),
+    "statements": _sealed("statements", "tenant_id", "statement_id"),
+    "statement_entries": _sealed("statement_entries", "tenant_id", "statement_id entry_no"),
+}
+"""Every table with envelopes; what opens and seals all of them anew (`strongroom.vault`) goes by it."""
+
+SENSITIVE: Final = frozenset(
+    (table, name)
+    for table, columns in CATALOGUE["region"].items()
+    for name, column in columns.items()
+    if column.data_class is DataClass.SENSITIVE
+)
+"""(Table, column) of what is sealed under the customer's own key as well."""
+
+
+def row_bytes(table: str, values: Sequence[Value], index: Callable[[str, str, str], bytes]) -> bytes:
+    """What binds a row's envelopes to it, from the values of the columns `SEALED_TABLES[table].row`, in order.
+
+    A UUID counts as its 16 bytes, a number as 8 bytes (big-endian), bytes as they are, a text as its keyed hash:
+    `index` is the scope's (see `kernel.cipher.Cipher.index`).
+    """
+    parts = []
+    for name, value in zip(SEALED_TABLES[table].row, values, strict=True):
+        match value:
+            case UUID():
+                parts.append(value.bytes)
+            case int():
+                parts.append(value.to_bytes(8, "big"))
+            case str():
+                parts.append(index(table, name, value))
+            case bytes():
+                parts.append(value)
+    return b"".join(parts)

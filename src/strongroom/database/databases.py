@@ -11,6 +11,7 @@ import contextlib
 import math
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, Protocol
@@ -24,7 +25,7 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from strongroom.database import packed
 from strongroom.database.migrating import migrate
-from strongroom.database.operation import Connection, Operation, Stage, begin, revoked
+from strongroom.database.operation import Connection, Operation, Session, Stage, revoked
 from strongroom.kernel.actors import Actor
 from strongroom.kernel.cipher import Cipher
 from strongroom.kernel.clock import Clock
@@ -46,6 +47,26 @@ CUT_OFF_WAIT_S: Final = 1
 DRAIN_EVERY_S: Final = 1
 """A pool is renewed at most so often."""
 STATEMENT_TIMEOUT_S: Final = 30
+LOADS: Final = 4
+"""How often an operation begins again because its scope's keys changed while they were being loaded."""
+Connect = Callable[[], AbstractAsyncContextManager[tuple[Connection, int]]]
+"""A transaction that sees a scope's rows, with the scope's key epoch at its beginning."""
+
+
+class Ciphers(Protocol):
+    """Where operations get their ciphers from; the implementation is `vault.Keyring`."""
+
+    def known(self, region: str, scope: UUID) -> tuple[Cipher, int] | None:
+        """The scope's cipher, when it is at hand, with the epoch of its keys."""
+        ...
+
+    def find(self, region: str, scope: UUID, epoch: int) -> Cipher | None:
+        """The scope's cipher as of this epoch of its keys; None when it has to be loaded first."""
+        ...
+
+    async def load(self, connect: Connect, region: str, scope: UUID, *, is_tenant: bool) -> None:
+        """Load the scope's keys as they are now. May take its time; called outside of transactions."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,18 +156,6 @@ def _provision(admin_url: Secret[str], regions: Sequence[str], app_password: Sec
                 log.info("database.migrated", database=database_name(name), applied=applied)
 
 
-class Ciphers(Protocol):
-    """Where operations get their ciphers."""
-
-    def known(self, scope: UUID) -> Cipher | None:
-        """The scope's cipher, when it is at hand."""
-        ...
-
-    async def cipher_for(self, connection: Connection, scope: UUID) -> Cipher:
-        """The scope's cipher. `connection` is in a transaction that sees the scope's rows."""
-        ...
-
-
 class Databases:
     """Pools to the directory and to every region, as the application's role."""
 
@@ -231,34 +240,67 @@ class Databases:
         if actor.key_id is not None and key is None and await self.find_key(actor.key_id) is None:
             raise revoked()
         scope = tenant or account or UUID(int=0)
+
+        def made(session: Session, cipher: Cipher) -> Operation:
+            return Operation(
+                actor=actor,
+                account_id=account,
+                tenant_id=tenant,
+                region=region,
+                environment=self.environment,
+                now=self.clock.now(),
+                correlation_id=correlation_id,
+                session=session,
+                cipher=cipher,
+            )
+
+        if lazily and (known := self._ciphers.known(region, scope)) is not None:
+            cipher, epoch = known
+            async with self._session(region, account, tenant, key, expected=epoch) as session:
+                yield made(session, cipher)
+            return
+        for attempt in range(LOADS):
+            if attempt:
+                connect = partial(self._scope_session, region, account, tenant)
+                await self._ciphers.load(connect, region, scope, is_tenant=tenant is not None)
+            async with self._session(region, account, tenant, key) as session:
+                found = self._ciphers.find(region, scope, session.epoch or 0)
+                if found is not None:
+                    yield made(session, found)
+                    return
+        raise _keys_changing()
+
+    @contextlib.asynccontextmanager
+    async def _session(
+        self,
+        region: str,
+        account: AccountId | None,
+        tenant: TenantId | None,
+        key: ApiKeyId | None,
+        *,
+        expected: int | None = None,
+    ) -> AsyncIterator[Session]:
+        """A connection to a region that sees the tenant's or account's rows.
+
+        It has begun, unless it is told which key epoch to expect: then it begins with its first statement.
+        """
         with _translated():
             async with self._connection(region) as connection:
-                op: Operation | None = None
-                read_only = not self._has_room()
+                session = Session(
+                    connection=connection,
+                    account=account,
+                    tenant=tenant,
+                    key=key,
+                    read_only=not self._has_room(),
+                    epoch=expected,
+                )
                 try:
-                    cipher = self._ciphers.known(scope) if lazily else None
-                    stage = Stage.NEW
-                    if cipher is None:
-                        await begin(connection, account, tenant, key, read_only=read_only)
-                        stage, cipher = Stage.BEGUN, await self._ciphers.cipher_for(connection, scope)
-                    op = Operation(
-                        actor=actor,
-                        account_id=account,
-                        tenant_id=tenant,
-                        region=region,
-                        environment=self.environment,
-                        now=self.clock.now(),
-                        correlation_id=correlation_id,
-                        connection=connection,
-                        cipher=cipher,
-                        checked_key=key,
-                        read_only=read_only,
-                        stage=stage,
-                    )
-                    yield op
-                    await op.commit()
+                    if expected is None:
+                        await session.begin()
+                    yield session
+                    await session.commit()
                 except BaseException as error:
-                    if op is not None and op.stage is Stage.COMMITTING and _leaves_open(error):
+                    if session.stage is Stage.COMMITTING and _leaves_open(error):
                         raise _unknown() from error
                     # On a lost connection there is nothing to roll back, and the error that lost it is the one to tell.
                     with contextlib.suppress(psycopg.Error):
@@ -266,6 +308,14 @@ class Databases:
                     if isinstance(error, psycopg.IntegrityError):
                         raise _collided() from error
                     raise
+
+    @contextlib.asynccontextmanager
+    async def _scope_session(
+        self, region: str, account: AccountId | None, tenant: TenantId | None
+    ) -> AsyncIterator[tuple[Connection, int]]:
+        """The same for our own doing, whoever acts, with the scope's key epoch."""
+        async with self._session(region, account, tenant, None) as session:
+            yield session.connection, session.epoch or 0
 
     async def locate_tenant(self, tenant: TenantId) -> tuple[AccountId, str]:
         """A tenant's account and region; they never change, so they are remembered."""
@@ -370,6 +420,12 @@ def _unknown() -> Unavailable:
             "The database was lost while the change was being committed; it may or may not have been made. Send the "
             "request again with the same Idempotency-Key, or read the resource.",
         )
+    )
+
+
+def _keys_changing() -> Unavailable:
+    return Unavailable(
+        Failure("KEYS_CHANGING", "The keys of this tenant or account are being changed right now. Try again.")
     )
 
 

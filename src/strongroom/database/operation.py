@@ -23,7 +23,7 @@ import psycopg
 from strongroom.kernel.actors import Actor
 from strongroom.kernel.cipher import Cipher
 from strongroom.kernel.config import Environment
-from strongroom.kernel.errors import Failure, Forbidden, Unauthenticated
+from strongroom.kernel.errors import Collided, Failure, Forbidden, Unauthenticated
 from strongroom.kernel.ids import AccountId, TenantId
 
 Connection = psycopg.AsyncConnection[tuple[Any, ...]]
@@ -31,7 +31,7 @@ Row = tuple[Any, ...]
 
 
 class Stage(enum.Enum):
-    """How far an operation has come."""
+    """How far a session has come."""
 
     NEW = enum.auto()
     BEGUN = enum.auto()
@@ -39,12 +39,81 @@ class Stage(enum.Enum):
     DONE = enum.auto()
 
 
+class KeysChanged(Collided):
+    """The scope's keys were changed since its cipher was made; nothing was done. Begin again with what they are now."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Session:
+    """A connection while an operation has it: begins a database transaction, says whose it is, and commits.
+
+    `key` is the API key whose life is checked at the beginning, if any; `read_only` keeps changes out. `epoch` counts
+    the changes of the scope's keys: what is expected, if given, else what was found when the session began.
+    """
+
+    connection: Connection
+    account: UUID | None
+    tenant: UUID | None
+    key: UUID | None
+    read_only: bool
+    epoch: int | None = None
+    stage: Stage = Stage.NEW
+
+    async def begin(self) -> None:
+        """Begin, unless that is done, in one exchange (the simple protocol takes several statements, no parameters).
+
+        Raises errors.Unauthenticated (`TOKEN_REVOKED`), errors.Forbidden (`TENANT_NOT_APPROVED`) and `KeysChanged`.
+        """
+        if self.stage is not Stage.NEW:
+            return
+        self.stage = Stage.BEGUN
+        whose = ", ".join("null" if value is None else f"'{value}'" for value in (self.account, self.tenant, self.key))
+        first = "begin read only" if self.read_only else "begin"
+        cursor = await self.connection.execute(f"{first}; select enter_operation({whose})".encode())
+        cursor.nextset()
+        row = await cursor.fetchone()
+        epoch = _epoch_of(row[0] if row else "")
+        if self.epoch is not None and self.epoch != epoch:
+            raise _keys_changed()
+        self.epoch = epoch
+
+    async def commit(self) -> None:
+        """Commit, unless `whole` has done it. A session that asked nothing is begun, for the sake of the checks."""
+        if self.stage is Stage.DONE:
+            return
+        await self.begin()
+        self.stage = Stage.COMMITTING
+        cursor = await self.connection.execute(b"commit")
+        # A transaction in which something failed is rolled back by `commit` without an error; that must not look done.
+        if cursor.statusmessage != "COMMIT":
+            raise RuntimeError("an error of the database was swallowed in an operation, so nothing of it was kept")
+        self.stage = Stage.DONE
+
+    async def whole(self, statement: str, parameters: Mapping[str, object]) -> Row:
+        """See `Operation.whole`."""
+        alone = self.stage is Stage.NEW and not self.read_only and self.epoch is not None
+        expected = f"ok {self.epoch}"
+        if alone:
+            self.stage = Stage.COMMITTING
+            asked = {"op_account": self.account, "op_tenant": self.tenant, "op_key": self.key, "op_expected": expected}
+            parameters = {**parameters, **asked}
+        else:
+            await self.begin()
+        cursor = await self.connection.execute(_with_verdict(statement, alone=alone), parameters, binary=True)
+        row = await cursor.fetchone()
+        if row is None:
+            raise LookupError("a statement that is a whole operation gives one row")
+        if alone:
+            self.stage = Stage.DONE
+            if row[0] != expected:
+                _epoch_of(row[0])
+                raise _keys_changed()
+        return row
+
+
 @dataclass(slots=True, kw_only=True)
 class Operation:
-    """What domain functions get as their first argument.
-
-    `checked_key` is the key whose life is checked where the operation begins, if any; `read_only` keeps changes out.
-    """
+    """What domain functions get as their first argument."""
 
     actor: Actor
     account_id: AccountId | None
@@ -53,11 +122,13 @@ class Operation:
     environment: Environment
     now: datetime
     correlation_id: str
-    connection: Connection
+    session: Session
     cipher: Cipher
-    checked_key: UUID | None = None
-    read_only: bool = False
-    stage: Stage = Stage.BEGUN
+
+    @property
+    def connection(self) -> Connection:
+        """The connection, of an operation that has begun."""
+        return self.session.connection
 
     @property
     def today(self) -> date:
@@ -83,86 +154,40 @@ class Operation:
         """Whose keys seal what this operation writes: the tenant's, or above tenants the account's."""
         return self.tenant_id or self.account
 
-    async def begin(self) -> None:
-        """Begin, unless that is done. Raises what the function `begin` does."""
-        if self.stage is Stage.NEW:
-            self.stage = Stage.BEGUN
-            await begin(self.connection, self.account_id, self.tenant_id, self.checked_key, read_only=self.read_only)
-
-    async def commit(self) -> None:
-        """Commit, unless `whole` has done it. An operation that asked nothing is begun, for the sake of the checks."""
-        if self.stage is Stage.DONE:
-            return
-        await self.begin()
-        self.stage = Stage.COMMITTING
-        cursor = await self.connection.execute(b"commit")
-        # A transaction in which something failed is rolled back by `commit` without an error; that must not look done.
-        if cursor.statusmessage != "COMMIT":
-            raise RuntimeError("an error of the database was swallowed in an operation, so nothing of it was kept")
-        self.stage = Stage.DONE
-
     async def whole(self, statement: str, parameters: Mapping[str, object]) -> Row:
         """The only row of a statement that is all this operation does from here on.
 
-        Where nothing was asked before, it begins, runs and commits in one exchange. The statement calls a function
-        with `{verdict}` as an argument, which is what `begin_operation` says; unless that is 'ok' the function does
-        nothing and gives it back in its first column.
+        Where nothing was asked before, it begins, runs and commits in one exchange. The statement calls a function with
+        `{verdict}` as its first two arguments: what `enter_operation` says and what it is expected to say. Unless they
+        are equal the function does nothing; it gives the verdict back in its first column.
 
-        Raises errors.Unauthenticated (`TOKEN_REVOKED`) and errors.Forbidden (`TENANT_NOT_APPROVED`).
+        Raises errors.Unauthenticated (`TOKEN_REVOKED`), errors.Forbidden (`TENANT_NOT_APPROVED`) and `KeysChanged`.
         """
-        alone = self.stage is Stage.NEW and not self.read_only
-        if alone:
-            self.stage = Stage.COMMITTING
-            asked = {"op_account": self.account_id, "op_tenant": self.tenant_id, "op_key": self.checked_key}
-            parameters = {**parameters, **asked}
-        else:
-            await self.begin()
-        cursor = await self.connection.execute(_with_verdict(statement, alone=alone), parameters, binary=True)
-        row = await cursor.fetchone()
-        if row is None:
-            raise LookupError("a statement that is a whole operation gives one row")
-        _check_verdict(row)
-        if alone:
-            self.stage = Stage.DONE
-        return row
+        return await self.session.whole(statement, parameters)
 
     async def run(self, sql: str, *parameters: object) -> int:
         """Execute a statement; returns the number of rows it touched."""
-        await self.begin()
+        await self.session.begin()
         cursor = await self.connection.execute(sql.encode(), parameters, binary=True)
         return cursor.rowcount
 
     async def rows(self, sql: str, *parameters: object) -> Sequence[Row]:
         """All rows of a query."""
-        await self.begin()
+        await self.session.begin()
         cursor = await self.connection.execute(sql.encode(), parameters, binary=True)
         return await cursor.fetchall()
 
     async def row(self, sql: str, *parameters: object) -> Row | None:
         """The first row of a query, or None."""
-        await self.begin()
+        await self.session.begin()
         cursor = await self.connection.execute(sql.encode(), parameters, binary=True)
         return await cursor.fetchone()
 
     async def rows_named(self, sql: str, parameters: Mapping[str, object]) -> Sequence[Row]:
         """All rows of a statement with named parameters."""
-        await self.begin()
+        await self.session.begin()
         cursor = await self.connection.execute(sql.encode(), parameters, binary=True)
         return await cursor.fetchall()
-
-
-async def begin(
-    connection: Connection, account: UUID | None, tenant: UUID | None, key: UUID | None, *, read_only: bool
-) -> None:
-    """Begin a transaction and say whose it is, in one exchange (the simple protocol takes several statements).
-
-    Raises errors.Unauthenticated (`TOKEN_REVOKED`) and errors.Forbidden (`TENANT_NOT_APPROVED`).
-    """
-    arguments = ", ".join("null" if value is None else f"'{value}'" for value in (account, tenant, key))
-    first = "begin read only" if read_only else "begin"
-    cursor = await connection.execute(f"{first}; select begin_operation({arguments})".encode())
-    cursor.nextset()
-    _check_verdict(await cursor.fetchone())
 
 
 def revoked() -> Unauthenticated:
@@ -176,18 +201,25 @@ def revoked() -> Unauthenticated:
 
 @lru_cache(maxsize=64)
 def _with_verdict(statement: str, *, alone: bool) -> bytes:
-    verdict = "begin_operation(%(op_account)s, %(op_tenant)s, %(op_key)s)" if alone else "'ok'"
-    return statement.replace("{verdict}", verdict).encode()
+    entered = "enter_operation(%(op_account)s, %(op_tenant)s, %(op_key)s), %(op_expected)s"
+    return statement.replace("{verdict}", entered if alone else "'ok', 'ok'").encode()
 
 
-def _check_verdict(row: Row | None) -> None:
-    verdict = row[0] if row else None
-    if verdict == "ok":
-        return
-    if verdict == "tenant-not-approved":
+def _epoch_of(verdict: str) -> int:
+    """The key epoch in what `enter_operation` says."""
+    word, _, epoch = verdict.partition(" ")
+    if word == "ok":
+        return int(epoch)
+    if word == "tenant-not-approved":
         raise Forbidden(
             Failure(
                 "TENANT_NOT_APPROVED", "This tenant is awaiting approval, was rejected or is deleted, so it can't act."
             )
         )
     raise revoked()
+
+
+def _keys_changed() -> KeysChanged:
+    return KeysChanged(
+        Failure("KEYS_CHANGING", "The keys of this tenant or account are being changed right now. Try again.")
+    )

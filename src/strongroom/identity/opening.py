@@ -13,7 +13,7 @@ from strongroom.kernel.errors import Failure, Invalid
 from strongroom.kernel.ids import AccountId, new_uuid
 from strongroom.kernel.secret import Secret
 from strongroom.tenancy import Account, License, create_account, register_account
-from strongroom.vault import MasterKey, create_keys
+from strongroom.vault import Keyring, place_keys
 
 MAX_COMPANY_NAME: Final = 100
 
@@ -30,7 +30,7 @@ class OpenedAccount:
 
 async def open_account(
     databases: Databases,
-    master: MasterKey,
+    keyring: Keyring,
     actor: Actor,
     *,
     company_name: str,
@@ -45,6 +45,7 @@ async def open_account(
     home = region or databases.regions[0]
     _check(databases, company_name, home)
     account_id = AccountId(new_uuid())
+    drawn = await keyring.draw(account_id, is_tenant=False)
     async with databases.operation(actor, account=account_id, region=home) as op:
         account = Account(
             account_id=account_id,
@@ -52,7 +53,7 @@ async def open_account(
             tenant_creation_approval_required=tenant_creation_approval_required,
             license=dataclasses.replace(account_license or License(), period_start=op.now),
         )
-        await create_keys(op, master)
+        await place_keys(op, drawn)
         await create_account(op, account)
         await register_account(databases, account_id, home)
         key, private_key = await create_key(op, databases, name="First key", roles=["account-admin"])

@@ -195,7 +195,9 @@ async def connect(attempt: Attempt, resolver: Resolver, context: ssl.SSLContext,
     attempt.stage = Stage.RESOLVING
     addresses = await resolver(host, port)
     for address in addresses:
-        refusal = address_refusal(address, loopback_ok=attempt.destination.loopback_ok)
+        refusal = address_refusal(
+            address, loopback_ok=attempt.destination.loopback_ok, private_ok=attempt.destination.private_ok
+        )
         if refusal:
             raise NotSent(failure("OUTBOUND_ADDRESS_NOT_ALLOWED", host, port, refusal))
     attempt.stage = Stage.CONNECTING

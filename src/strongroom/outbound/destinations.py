@@ -14,6 +14,13 @@ _GLOBAL_UNICAST: Final = ipaddress.IPv6Network("2000::/3")
 """The only part of the IPv6 space given out for public use (RFC 4291 section 2.4)."""
 _NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
 """IPv4 addresses as IPv6-only networks see them (RFC 6052 section 2.1)."""
+_PRIVATE: Final = (
+    ipaddress.IPv4Network("10.0.0.0/8"),
+    ipaddress.IPv4Network("172.16.0.0/12"),
+    ipaddress.IPv4Network("192.168.0.0/16"),
+    ipaddress.IPv6Network("fc00::/7"),
+)
+"""Addresses of private networks (RFC 1918 section 3, RFC 4193 section 3.1)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,22 +28,25 @@ class Destination:
     """One entry of an allow list.
 
     `host` is a lower-case DNS name or a literal address, matched exactly; there are no wildcards. `loopback_ok` lets it
-    be on this very machine, which is right for our own simulator and for tests, and for nothing else.
+    be on this very machine, which is right for our own simulator, for tests, and for what the operator runs beside us.
+    `private_ok` lets it be in a private network, which only the operator may say, never a tenant.
     """
 
     host: str
     port: int = 443
     loopback_ok: bool = False
+    private_ok: bool = False
 
     def __post_init__(self) -> None:
         if not self.host or self.host != self.host.lower() or set(self.host) & set("/@[] "):
             raise ValueError(f"a destination's host is a lower-case name or a bare address, not {self.host!r}")
 
 
-def address_refusal(address: str, *, loopback_ok: bool = False) -> str | None:
+def address_refusal(address: str, *, loopback_ok: bool = False, private_ok: bool = False) -> str | None:
     """Why a connection to the literal `address` is refused, for people; None when it is allowed.
 
-    Allowed are public unicast addresses, and this machine's own when `loopback_ok`. Private, link-local (which is where
+    Allowed are public unicast addresses, this machine's own when `loopback_ok`, and those of private networks when
+    `private_ok`. Otherwise private, link-local (which is where
     clouds keep their metadata services), shared, reserved and multicast addresses are refused, also when they are
     written into an IPv6 address (mapped, 6to4, NAT64).
     """
@@ -45,6 +55,8 @@ def address_refusal(address: str, *, loopback_ok: bool = False) -> str | None:
         found = found.ipv4_mapped
     if found.is_loopback:
         return None if loopback_ok else f"{address} is this machine itself"
+    if private_ok and any(found in network for network in _PRIVATE if network.version == found.version):
+        return None
     return None if _is_public(found) else f"{address} is not a public address"
 
 

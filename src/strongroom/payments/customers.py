@@ -28,10 +28,10 @@ _NOTHING = b""
 
 
 class CustomerContent(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """`customers.sealed`."""
+    """`customers.sealed`. Metadata is in `customers.sensitive`; before there was such a column it stood here."""
 
     ref: str
-    metadata: dict[str, str]
+    metadata: dict[str, str] = {}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +47,7 @@ class Customer:
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(CustomerContent).decode
+_decode_metadata = msgspec.msgpack.Decoder(dict[str, str]).decode
 
 
 def customer_id_of(op: Operation, ref: str) -> bytes:
@@ -56,26 +57,34 @@ def customer_id_of(op: Operation, ref: str) -> bytes:
 
 def pack_new_customer(op: Operation, customer_id: bytes, ref: str) -> bytes:
     """The sealed content of a customer of whom only the reference is known."""
-    return _seal(op, customer_id, CustomerContent(ref, {}))
+    return op.cipher.seal("customers", "sealed", customer_id, _encode(CustomerContent(ref)))
 
 
 async def get_customer(op: Operation, ref: str) -> Customer:
-    """The customer. Raises errors.NotFound (`CUSTOMER_NOT_FOUND`)."""
+    """The customer.
+
+    Raises errors.NotFound (`CUSTOMER_NOT_FOUND`), and errors.Unavailable (`KEY_UNAVAILABLE`) when there is metadata.
+    """
     require(op, Permission.TRANSACTIONS_READ)
     customer_id = customer_id_of(op, ref)
     row = await op.row(
-        "select status, sealed, created_at, updated_at from customers where tenant_id = %s and customer_id = %s",
+        "select status, sealed, sensitive, created_at, updated_at from customers "
+        "where tenant_id = %s and customer_id = %s",
         op.tenant,
         UUID(bytes=customer_id),
     )
     if row is None:
         raise _not_found(ref)
-    status, sealed, created_at, updated_at = row
-    content = op.cipher.open("customers", "sealed", customer_id, sealed)
+    status, sealed, sensitive, created_at, updated_at = row
+    if sensitive is None:
+        content = op.cipher.open("customers", "sealed", customer_id, sealed)
+        metadata = _decode(content).metadata if content else {}
+    else:
+        metadata = _decode_metadata(op.cipher.open("customers", "sensitive", customer_id, sensitive))
     return Customer(
         ref=ref,
         status=status,
-        metadata=_decode(content).metadata if content else {},
+        metadata=metadata,
         created_at=created_at,
         updated_at=updated_at,
     )
@@ -86,8 +95,10 @@ async def put_metadata(op: Operation, ref: str, metadata: Mapping[str, str]) -> 
     require(op, Permission.TRANSACTIONS_WRITE)
     customer_id = customer_id_of(op, ref)
     changed = await op.run(
-        "update customers set sealed = %s, updated_at = %s where tenant_id = %s and customer_id = %s and status = %s",
-        _seal(op, customer_id, CustomerContent(ref, dict(metadata))),
+        "update customers set sealed = %s, sensitive = %s, updated_at = %s "
+        "where tenant_id = %s and customer_id = %s and status = %s",
+        pack_new_customer(op, customer_id, ref),
+        op.cipher.seal("customers", "sensitive", customer_id, _encode(dict(metadata))) if metadata else None,
         op.now,
         op.tenant,
         UUID(bytes=customer_id),
@@ -129,7 +140,8 @@ async def forget(op: Operation, ref: str) -> None:
             )
         )
     await op.run(
-        "update customers set status = %s, sealed = %s, updated_at = %s where tenant_id = %s and customer_id = %s",
+        "update customers set status = %s, sealed = %s, sensitive = null, updated_at = %s "
+        "where tenant_id = %s and customer_id = %s",
         FORGOTTEN,
         op.cipher.seal("customers", "sealed", customer_id, _NOTHING),
         op.now,
@@ -150,7 +162,8 @@ async def _forget_instruments(op: Operation, key: tuple[UUID, UUID]) -> None:
     # The fingerprint goes too: with the key it would still tell whether somebody had a certain account.
     await op.run(
         """
-        update financial_instruments f set status = 'INACTIVE', sealed = t.sealed, fingerprint = uuid_send(t.id)
+        update financial_instruments f
+        set status = 'INACTIVE', sealed = t.sealed, sensitive = null, fingerprint = uuid_send(t.id)
         from unnest(%s, %s) as t(id, sealed)
         where f.tenant_id = %s and f.financial_instrument_id = t.id
         """,
@@ -160,8 +173,12 @@ async def _forget_instruments(op: Operation, key: tuple[UUID, UUID]) -> None:
     )
 
 
-def _seal(op: Operation, customer_id: bytes, content: CustomerContent) -> bytes:
-    return op.cipher.seal("customers", "sealed", customer_id, _encode(content))
+def split_content(content: bytes) -> tuple[bytes, bytes] | None:
+    """What `sealed` held before there was `sensitive`, as both; None when there is nothing to part."""
+    whole = _decode(content) if content else None
+    if whole is None or not whole.metadata:
+        return None
+    return _encode(CustomerContent(whole.ref)), _encode(whole.metadata)
 
 
 def _not_found(ref: str) -> NotFound:

@@ -10,6 +10,9 @@ Files go the same way: the file's exact bytes are kept with the attempts, so tha
 
 An app that can't be reached, or answers nothing time after time, rests for a while. What only it can carry stays READY;
 then one instruction goes ahead of the others.
+
+While the customer's key is away their accounts can't be opened. Instructions stay READY then, and attempts by file stay
+where they are; both go on when the key is back. What has been asked of rails before is found out about all the same.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ import contextlib
 import os
 import secrets
 from collections import Counter
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -42,7 +45,7 @@ from strongroom.payments.routing import choose
 from strongroom.payments.schemes import find_published
 from strongroom.payments.transactions import NOT_SENT, apply_outcomes, reference_of, seal_content
 from strongroom.rails.bank import profile
-from strongroom.rails.contract import Direction, Outcome, OutcomeKind, Payment, Provider
+from strongroom.rails.contract import BankAccount, Direction, Outcome, OutcomeKind, Payment, Provider
 from strongroom.rails.formats import pain001
 from strongroom.rails.marketplace import get_app
 
@@ -83,6 +86,8 @@ MAX_LEFT: Final = 20_000
 REMITTANCE_KEY: Final = "remittanceInformation"
 """The metadata key whose value the customer reads on their statement; without it, the order's reference."""
 MAX_REMITTANCE: Final = 140
+KEY_UNAVAILABLE: Final = "KEY_UNAVAILABLE"
+"""The code with which an envelope under the customer's own key isn't opened for now."""
 
 ProviderFor = Callable[[TenantId, str, Mapping[str, str]], Provider]
 """Tenant, app id and settings → the rail."""
@@ -264,9 +269,14 @@ class Dispatcher:
     async def _files(self, tenant: TenantId) -> list[Path]:
         """First beat for file rails, then second and third for every file that hasn't been delivered."""
         async with self._databases.operation(WORKER, tenant=tenant) as op:
-            await _intend_files(op)
+            with _parking(op):
+                await _intend_files(op)
             rows = await op.rows("select file_id, sealed from payment_files where status = 'INTENDED'")
-            files = [(FileId(row[0]), op.cipher.open("payment_files", "sealed", row[0].bytes, row[1])) for row in rows]
+            files = []
+            with _parking(op):
+                files = [
+                    (FileId(row[0]), op.cipher.open("payment_files", "sealed", row[0].bytes, row[1])) for row in rows
+                ]
         paths = []
         for file_id, content in files:
             path = self._outbox / str(tenant) / f"{file_id.hex}.xml"
@@ -322,9 +332,13 @@ async def _intend(op: Operation, troubles: _Troubles) -> list[_Due]:
     )
     if not rows:
         return []
+    accounts: Mapping[bytes, BankAccount] | None = None
+    with _parking(op):
+        accounts = await open_accounts(op, {row[7].bytes for row in rows})
+    if accounts is None:
+        return []
     schemes = await find_published(op, {row[6] for row in rows})
     installed = {app_id for app_id, configured in (await find_installed_ids(op)).items() if configured}
-    accounts = await open_accounts(op, {row[7].bytes for row in rows})
     banks = {
         app_id: profile.parse(await get_settings(op, app_id)) for app_id in installed if get_app(app_id).is_file_rail
     }
@@ -432,6 +446,17 @@ async def _write_attempts(op: Operation, attempts: Sequence[_Attempt]) -> None:
             "event": pack_uuids([new_uuid_bytes() for _ in attempts]),
         },
     )
+
+
+@contextlib.contextmanager
+def _parking(op: Operation) -> Iterator[None]:
+    """Leave things as they are while the customer's key is away: nothing is written in here before it is needed."""
+    try:
+        yield
+    except Unavailable as error:
+        if error.code != KEY_UNAVAILABLE:
+            raise
+        log.warning("dispatch.parked", tenant=str(op.tenant), code=error.code)
 
 
 async def _hold(op: Operation, order_id: UUID, instruction_id: UUID, reason: str) -> None:

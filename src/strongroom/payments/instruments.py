@@ -2,7 +2,8 @@
 
 Nothing told is dropped: the same account told again with the same holder, bank and address is the same instrument, with
 any difference it is another one. An instrument isn't edited; it ends (INACTIVE) when its customer is forgotten.
-Details are sealed, and leave through masks only, except to the rail that carries a payment out.
+Details are sealed under the customer's own key and leave only to the rail that carries a payment out. What listings
+show is masked, and kept apart, so that it can be shown while that key is away.
 """
 
 from __future__ import annotations
@@ -89,8 +90,15 @@ class AddressContent(msgspec.Struct, array_like=True, frozen=True, gc=False):
     region: str
 
 
+class Masked(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """`financial_instruments.sealed`: what listings show."""
+
+    display_name: str
+    details: dict[str, str]
+
+
 class BankAccountContent(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """`financial_instruments.sealed` of a bank account."""
+    """`financial_instruments.sensitive` of a bank account (before there was such a column: `sealed`)."""
 
     holder: str
     iban: str
@@ -142,6 +150,7 @@ class BankAccountContent(msgspec.Struct, array_like=True, frozen=True, gc=False)
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(BankAccountContent).decode
+_decode_masked = msgspec.msgpack.Decoder(Masked).decode
 
 
 def check_bank_account(sent: Mapping[str, Any]) -> NewBankAccount:
@@ -196,7 +205,8 @@ async def get_instrument(op: Operation, customer_ref: str, instrument_id: str) -
     row = None
     if wanted is not None:
         row = await op.row(
-            "select financial_instrument_id, type, status, sealed, created_at from financial_instruments "
+            "select financial_instrument_id, type, status, sealed, sensitive is null, created_at "
+            "from financial_instruments "
             "where tenant_id = %s and customer_id = %s and financial_instrument_id = %s",
             op.tenant,
             UUID(bytes=customer_id_of(op, customer_ref)),
@@ -211,7 +221,8 @@ async def list_instruments(op: Operation, customer_ref: str) -> Sequence[Instrum
     """A customer's instruments, oldest first."""
     require(op, Permission.TRANSACTIONS_READ)
     rows = await op.rows(
-        "select financial_instrument_id, type, status, sealed, created_at from financial_instruments "
+        "select financial_instrument_id, type, status, sealed, sensitive is null, created_at "
+        "from financial_instruments "
         "where tenant_id = %s and customer_id = %s order by financial_instrument_id",
         op.tenant,
         UUID(bytes=customer_id_of(op, customer_ref)),
@@ -245,16 +256,20 @@ async def open_accounts(op: Operation, ids: Collection[bytes]) -> Mapping[bytes,
     """The same for many at once, in one query; those that are not there or not ACTIVE are left out."""
     require(op, Permission.TRANSACTIONS_WRITE)
     rows = await op.rows(
-        "select uuid_send(financial_instrument_id), sealed from financial_instruments "
+        "select uuid_send(financial_instrument_id), sealed, sensitive from financial_instruments "
         "where tenant_id = %s and financial_instrument_id = any(%s) and status = 'ACTIVE' and type = %s",
         op.tenant,
         pack_uuids(list(ids)),
         BANK_ACCOUNT,
     )
-    return {
-        found: _decode(op.cipher.open("financial_instruments", "sealed", found, sealed)).to_rail()
-        for found, sealed in rows
-    }
+    return {found: _open(op, found, sealed, sensitive).to_rail() for found, sealed, sensitive in rows}
+
+
+def split_content(content: bytes) -> tuple[bytes, bytes] | None:
+    """What `sealed` held before there was `sensitive`, as both; None when there is nothing to part."""
+    if not content:
+        return None
+    return _encode(_masked(_decode(content))), content
 
 
 _ADD: Final = """
@@ -267,10 +282,10 @@ with customers_in as (
         where customers.status = 'FORGOTTEN'
 )
 insert into financial_instruments
-    (tenant_id, financial_instrument_id, customer_id, type, status, country, fingerprint, sealed, created_at)
-select %(tenant)s, id, customer_id, %(type)s, 'ACTIVE', country, fingerprint, sealed, %(now)s
-from unnest(%(id)s, %(customer)s, %(country)s, %(fingerprint)s, %(sealed)s)
-    as t(id, customer_id, country, fingerprint, sealed)
+    (tenant_id, financial_instrument_id, customer_id, type, status, country, fingerprint, sealed, sensitive, created_at)
+select %(tenant)s, id, customer_id, %(type)s, 'ACTIVE', country, fingerprint, sealed, sensitive, %(now)s
+from unnest(%(id)s, %(customer)s, %(country)s, %(fingerprint)s, %(sealed)s, %(sensitive)s)
+    as t(id, customer_id, country, fingerprint, sealed, sensitive)
 order by customer_id, fingerprint
 on conflict (tenant_id, customer_id, fingerprint) do nothing
 returning uuid_send(financial_instrument_id)
@@ -285,6 +300,7 @@ async def _add(op: Operation, accounts: Sequence[tuple[str, NewBankAccount]]) ->
     customers: dict[bytes, str] = {}
     countries: list[str | None] = []
     sealed: list[bytes] = []
+    sensitive: list[bytes] = []
     for customer_ref, new in accounts:
         customer_id = customer_id_of(op, customer_ref)
         customers[customer_id] = customer_ref
@@ -294,7 +310,9 @@ async def _add(op: Operation, accounts: Sequence[tuple[str, NewBankAccount]]) ->
         if key not in ids:
             ids[key] = instrument_id = new_uuid_bytes()
             countries.append(new.country)
-            sealed.append(op.cipher.seal("financial_instruments", "sealed", instrument_id, _encode(content)))
+            masked = _encode(_masked(content))
+            sealed.append(op.cipher.seal("financial_instruments", "sealed", instrument_id, masked))
+            sensitive.append(op.cipher.seal("financial_instruments", "sensitive", instrument_id, _encode(content)))
     rows = await op.rows_named(
         _ADD,
         {
@@ -310,6 +328,7 @@ async def _add(op: Operation, accounts: Sequence[tuple[str, NewBankAccount]]) ->
             "country": pack_texts(countries),
             "fingerprint": pack_bytes([fingerprint for _, fingerprint in ids]),
             "sealed": pack_bytes(sealed),
+            "sensitive": pack_bytes(sensitive),
         },
     )
     made = {row[0] for row in rows}
@@ -352,21 +371,32 @@ def _fingerprint(op: Operation, content: BankAccountContent) -> bytes:
     return op.cipher.index("financial_instruments", "fingerprint", normal)
 
 
+def _open(op: Operation, instrument_id: bytes, sealed: bytes, sensitive: bytes | None) -> BankAccountContent:
+    if sensitive is None:
+        return _decode(op.cipher.open("financial_instruments", "sealed", instrument_id, sealed))
+    return _decode(op.cipher.open("financial_instruments", "sensitive", instrument_id, sensitive))
+
+
 def _read(op: Operation, row: Row) -> Instrument:
-    instrument_id, kind, status, sealed, created_at = row
+    instrument_id, kind, status, sealed, is_whole, created_at = row
     content = op.cipher.open("financial_instruments", "sealed", instrument_id.bytes, sealed)
-    account = _decode(content) if content else None
+    # Nothing is left of what was forgotten; what was written before there was `sensitive` is whole.
+    masked = None if not content else _masked(_decode(content)) if is_whole else _decode_masked(content)
     can_credit, can_debit = _CAPABILITIES[kind]
     return Instrument(
         financial_instrument_id=FinancialInstrumentId(instrument_id),
         type=kind,
         status=status,
         created_at=created_at,
-        can_credit=can_credit and account is not None,
-        can_debit=can_debit and account is not None,
-        display_name="" if account is None else _masked_number(account),
-        details={} if account is None else _masked_details(account),
+        can_credit=can_credit and masked is not None,
+        can_debit=can_debit and masked is not None,
+        display_name="" if masked is None else masked.display_name,
+        details={} if masked is None else masked.details,
     )
+
+
+def _masked(account: BankAccountContent) -> Masked:
+    return Masked(_masked_number(account), _masked_details(account))
 
 
 def _masked_number(account: BankAccountContent) -> str:
@@ -380,9 +410,10 @@ def _masked_details(account: BankAccountContent) -> dict[str, str]:
     details = {"accountHolderName": " ".join(f"{word[0]}***" for word in account.holder.split())}
     details["iban" if account.iban else "accountNumber"] = _masked_number(account)
     if account.bank_code:
-        details["bankCode"] = account.bank_code
+        details["bankCode"] = f"{_MASK}{account.bank_code[-2:]}" if len(account.bank_code) >= 6 else _MASK
     if account.bic:
-        details["bic"] = account.bic
+        # The first four characters are the institution's; the rest tells the branch.
+        details["bic"] = f"{account.bic[:4]}{_MASK}"
     details["country"] = account.country
     return details
 

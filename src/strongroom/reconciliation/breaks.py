@@ -22,7 +22,7 @@ from strongroom.kernel.errors import Conflict, Failure, NotFound
 from strongroom.kernel.ids import FileId, StatementId, TransactionId, parse_uuid
 from strongroom.kernel.money import Money
 from strongroom.payments.contents import decode_instruction
-from strongroom.reconciliation.contents import Sum, open_line, open_statement, seal_line
+from strongroom.reconciliation.contents import Sum, open_line, open_shown, open_statement, seal_shown, with_party
 from strongroom.reconciliation.statements import STATEMENT, KeptLine
 
 OVERDUE: Final = timedelta(days=3)
@@ -67,7 +67,7 @@ async def list_breaks(
     require(op, Permission.TRANSACTIONS_READ)
     statement_id, entry_no = after or (UUID(int=0), 0)
     rows = await op.rows(
-        "select statement_id, entry_no, role, booked_on, sealed from statement_entries "
+        "select statement_id, entry_no, role, booked_on, sealed, sensitive from statement_entries "
         "where tenant_id = %s and state = %s and (statement_id, entry_no) > (%s, %s) "
         "order by statement_id, entry_no limit %s",
         op.tenant,
@@ -84,7 +84,7 @@ async def list_breaks(
             role=row[2],
             transaction_id=None,
             booked_on=row[3],
-            content=open_line(op, row[0], row[1], row[4]),
+            content=open_line(op, row[0], row[1], row[4], row[5]),
         )
         for row in rows
     ]
@@ -100,7 +100,7 @@ async def resolve_break(op: Operation, statement_id: str, entry_no: int, note: s
     row = None
     if wanted is not None and 0 < entry_no <= MAX_ENTRY_NO:
         row = await op.row(
-            "select state, role, booked_on, sealed from statement_entries "
+            "select state, role, booked_on, sealed, sensitive from statement_entries "
             "where tenant_id = %s and statement_id = %s and entry_no = %s and state <> 'MATCHED' for update",
             op.tenant,
             wanted,
@@ -108,11 +108,11 @@ async def resolve_break(op: Operation, statement_id: str, entry_no: int, note: s
         )
     if wanted is None or row is None:
         raise NotFound(Failure("BREAK_NOT_FOUND", "There is no such break in this tenant."))
-    state, role, booked_on, sealed = row
+    state, role, booked_on, sealed, sensitive = row
     if state == "RESOLVED":
         raise Conflict(Failure("BREAK_RESOLVED_BEFORE", "The break was resolved before; its note stays as it is."))
     content = msgspec.structs.replace(
-        open_line(op, wanted, entry_no, sealed),
+        open_shown(op, wanted, entry_no, sealed),
         note=note,
         resolved_by=str(op.actor.key_id or op.actor.name),
         resolved_at=op.now,
@@ -120,7 +120,7 @@ async def resolve_break(op: Operation, statement_id: str, entry_no: int, note: s
     await op.run(
         "update statement_entries set state = 'RESOLVED', sealed = %s "
         "where tenant_id = %s and statement_id = %s and entry_no = %s",
-        seal_line(op, wanted, entry_no, content),
+        seal_shown(op, wanted, entry_no, content),
         op.tenant,
         wanted,
         entry_no,
@@ -133,7 +133,7 @@ async def resolve_break(op: Operation, statement_id: str, entry_no: int, note: s
         role=role,
         transaction_id=None,
         booked_on=booked_on,
-        content=content,
+        content=with_party(op, wanted, entry_no, content, sensitive),
     )
 
 
@@ -209,7 +209,7 @@ async def summarise(op: Operation, *, overdue: timedelta = OVERDUE) -> Sequence[
         "select statement_id, entry_no, sealed from statement_entries where tenant_id = %s and state = 'BREAK'",
         op.tenant,
     ):
-        line = open_line(op, statement_id, entry_no, sealed)
+        line = open_shown(op, statement_id, entry_no, sealed)
         summary = of(line.currency)
         summary.open_breaks += Sum.of(line.minor)
         summary.resolved -= Sum.of(line.minor)

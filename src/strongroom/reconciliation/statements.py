@@ -154,8 +154,10 @@ async def import_report(op: Operation, report: Report) -> Sequence[Imported]:
     for part in booked:
         taken.append(await _take(op, part, file_id))
     if any(part.is_new for part in taken):
-        sealed = op.cipher.seal("statements", "sealed", file_id.bytes, report.document)
-        await _insert(op, file_id, FILE, identity=f"{FILE}\n{file_id}", digest=report.digest, sealed=sealed)
+        sealed = op.cipher.seal("statements", "sealed", file_id.bytes, b"")
+        document = op.cipher.seal("statements", "sensitive", file_id.bytes, report.document)
+        identity = f"{FILE}\n{file_id}"
+        await _insert(op, file_id, FILE, identity=identity, digest=report.digest, sealed=sealed, sensitive=document)
     return taken
 
 
@@ -211,7 +213,7 @@ async def list_lines(
     """A statement's lines in order, from the one after `after`."""
     require(op, Permission.TRANSACTIONS_READ)
     rows = await op.rows(
-        "select entry_no, state, role, transaction_id, booked_on, sealed from statement_entries "
+        "select entry_no, state, role, transaction_id, booked_on, sealed, sensitive from statement_entries "
         "where tenant_id = %s and statement_id = %s and entry_no > %s order by entry_no limit %s",
         op.tenant,
         statement_id,
@@ -226,9 +228,9 @@ async def list_lines(
             role=role,
             transaction_id=transaction_id,
             booked_on=booked_on,
-            content=open_line(op, statement_id, entry_no, sealed),
+            content=open_line(op, statement_id, entry_no, sealed, sensitive),
         )
-        for entry_no, state, role, transaction_id, booked_on, sealed in rows
+        for entry_no, state, role, transaction_id, booked_on, sealed, sensitive in rows
     ]
 
 
@@ -236,13 +238,15 @@ async def read_document(op: Operation, statement: KeptStatement) -> bytes:
     """The file that a report came in, byte for byte."""
     require(op, Permission.TRANSACTIONS_READ)
     row = await op.row(
-        "select sealed from statements where tenant_id = %s and statement_id = %s",
+        "select sealed, sensitive from statements where tenant_id = %s and statement_id = %s",
         op.tenant,
         UUID(bytes=statement.content.file_id),
     )
     if row is None:
         raise statement_not_found()
-    return zlib.decompress(op.cipher.open("statements", "sealed", statement.content.file_id, row[0]))
+    sealed, sensitive = row
+    column, envelope = ("sealed", sealed) if sensitive is None else ("sensitive", sensitive)
+    return zlib.decompress(op.cipher.open("statements", column, statement.content.file_id, envelope))
 
 
 def statement_not_found() -> NotFound:
@@ -450,16 +454,26 @@ async def _remarks_on_series(op: Operation, statement: camt.Statement) -> list[R
     return []
 
 
-async def _insert(op: Operation, statement_id: UUID, kind: str, *, identity: str, digest: str, sealed: bytes) -> None:
+async def _insert(
+    op: Operation,
+    statement_id: UUID,
+    kind: str,
+    *,
+    identity: str,
+    digest: str,
+    sealed: bytes,
+    sensitive: bytes | None = None,
+) -> None:
     await op.run(
-        "insert into statements (tenant_id, statement_id, content_hash, identity_hash, kind, sealed, imported_at) "
-        "values (%s, %s, %s, %s, %s, %s, %s)",
+        "insert into statements (tenant_id, statement_id, content_hash, identity_hash, kind, sealed, sensitive, "
+        "imported_at) values (%s, %s, %s, %s, %s, %s, %s, %s)",
         op.tenant,
         statement_id,
         op.cipher.index("statements", "content_hash", digest),
         op.cipher.index("statements", "identity_hash", identity),
         kind,
         sealed,
+        sensitive,
         op.now,
     )
 
@@ -469,13 +483,16 @@ async def _insert_lines(
 ) -> None:
     for start in range(0, len(lines), _CHUNK):
         chunk = lines[start : start + _CHUNK]
-        first = start + 1
+        envelopes = [
+            seal_line(op, statement_id, number, _line_content(line)) for number, line in enumerate(chunk, start + 1)
+        ]
         await op.run(
             """
             insert into statement_entries
-                (tenant_id, statement_id, entry_no, state, transaction_id, role, booked_on, sealed)
-            select %s, %s, %s + n::integer, state, transaction_id, role, booked_on, sealed
-            from unnest(%s, %s, %s, %s, %s) with ordinality as t(state, transaction_id, role, booked_on, sealed, n)
+                (tenant_id, statement_id, entry_no, state, transaction_id, role, booked_on, sealed, sensitive)
+            select %s, %s, %s + n::integer, state, transaction_id, role, booked_on, sealed, nullif(sensitive, '')
+            from unnest(%s, %s, %s, %s, %s, %s) with ordinality
+                 as t(state, transaction_id, role, booked_on, sealed, sensitive, n)
             """,
             op.tenant,
             statement_id,
@@ -484,12 +501,8 @@ async def _insert_lines(
             pack_uuids([line.transaction_id.bytes if line.transaction_id else None for line in chunk]),
             pack_texts([line.role for line in chunk]),
             pack_dates([line.entry.booked_on or statement.closing.on for line in chunk]),
-            pack_bytes(
-                [
-                    seal_line(op, statement_id, number, _line_content(line))
-                    for number, line in enumerate(chunk, start=first)
-                ]
-            ),
+            pack_bytes([sealed for sealed, _ in envelopes]),
+            pack_bytes([sensitive or b"" for _, sensitive in envelopes]),
         )
 
 

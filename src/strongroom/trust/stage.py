@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 from uuid import UUID
 
@@ -43,10 +44,11 @@ _ONE_AT_A_TIME: Final = 7_305_808_869_231_650_930
 SWEPT: Final = (
     "statement_entries", "statements", "instruction_events", "transactions", "payment_files", "instructions",
     "order_customer_defaults", "orders", "financial_instruments", "customers", "schemes", "scheme_drafts",
-    "installed_apps", "bulk_results", "bulk_jobs", "due_work", "idempotency_keys", "nonces", "api_keys",
+    "installed_apps", "bulk_results", "bulk_jobs", "due_work", "idempotency_keys", "key_work", "nonces",
+    "api_keys",
 )  # fmt: skip
 """A region's tables that are emptied of the stage's rows, those that refer to others first."""
-KEPT: Final = ("schema_migrations", "accounts", "tenants", "data_keys", "audit_entries")
+KEPT: Final = ("schema_migrations", "accounts", "tenants", "scope_keys", "data_keys", "key_epochs", "audit_entries")
 """Those that aren't: what the stage is made of, and the record."""
 
 
@@ -136,8 +138,9 @@ async def _set(bench: Workbench) -> Stage:
 
 
 async def _open_account(bench: Workbench, account_id: AccountId, region: str) -> Account:
-    async with bench.databases.operation(PROVER, account=account_id, region=region) as op:
-        await ensure_keys(op, bench.keyring.master)
+    operation = partial(bench.databases.operation, PROVER, account=account_id, region=region)
+    await ensure_keys(bench.keyring, operation)
+    async with operation() as op:
         account = await find_account(op)
         if account is None:
             account = Account(account_id=account_id, company_name=COMPANY, license=License())
@@ -147,8 +150,9 @@ async def _open_account(bench: Workbench, account_id: AccountId, region: str) ->
 
 
 async def _open_tenant(bench: Workbench, account: Account, tenant_id: TenantId, region: str) -> None:
-    async with bench.databases.operation(PROVER, account=account.account_id, tenant=tenant_id, region=region) as op:
-        await ensure_keys(op, bench.keyring.master)
+    operation = partial(bench.databases.operation, PROVER, account=account.account_id, tenant=tenant_id, region=region)
+    await ensure_keys(bench.keyring, operation)
+    async with operation() as op:
         tenant = await find_tenant(op)
         if tenant is None:
             tenant = plan_tenant(op, account, name=COMPANY, address=None, in_use=0)
@@ -181,6 +185,7 @@ async def _empty(connection: AdminConnection, table: str) -> None:
         "nonces": sql.SQL("public_key in (select public_key from api_keys where account_id = any(%(owners)s))"),
         "api_keys": sql.SQL("account_id = any(%(owners)s)"),
         "idempotency_keys": sql.SQL("scope_id = any(%(owners)s)"),
+        "key_work": sql.SQL("scope_id = any(%(owners)s)"),
     }.get(table, sql.SQL("tenant_id = any(%(owners)s)"))
     statement = sql.SQL("delete from {} where {}").format(sql.Identifier(table), condition)
     await connection.execute(statement, {"owners": [*ACCOUNTS, *TENANTS]})

@@ -1,64 +1,202 @@
-"""Envelopes: sealed fields.
+"""Envelopes: sealed fields. The format, byte by byte, and why it is as it is: `docs/internals/envelope.md`.
 
-Layout, version 1: one byte `0x01`; the data key's version, 4 bytes big-endian; a random 96-bit nonce; AES-256-GCM
-ciphertext with its 128-bit tag (NIST SP 800-38D). Associated data: scope, table, column, row and the header, so that an
-envelope opens nowhere but where it was put. Random nonces keep below the standard's bound (section 8.3) while a data
-key seals fewer than 2^32 fields.
+A `LayerCipher` seals under one layer's data keys; a `ScopeCipher` is what an operation carries: it seals every column
+under the platform's layer, and what the catalogue calls SENSITIVE under the customer's layer first.
 """
 
 from __future__ import annotations
 
+import enum
 import os
-from collections.abc import Mapping
-from typing import Final
+import weakref
+from collections.abc import Iterator, Mapping
+from typing import Final, Protocol
 from uuid import UUID
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.hmac import HMAC
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from strongroom.database.catalogue import SENSITIVE
 from strongroom.kernel.errors import Broken, Failure
 from strongroom.kernel.secret import Secret
 
-FORMAT: Final = 1
-HEADER_BYTES: Final = 5
+FORMAT: Final = 2
+COMMITMENT_BYTES: Final = 16
+HEADER_BYTES: Final = 6 + COMMITMENT_BYTES
+"""Format, layer, key version (4 bytes), key commitment."""
+FIRST_HEADER_BYTES: Final = 5
 NONCE_BYTES: Final = 12
+_START: Final = HEADER_BYTES + NONCE_BYTES
 INDEX_BYTES: Final = 16
+PREFIX_BYTES: Final = 10
+"""The random part of a nonce; the rest counts."""
+_FIRST: Final = b"\x01"
+"""How envelopes of format 1 begin."""
+_KEY_BYTES: Final = 32
+_COUNTS: Final = tuple(count.to_bytes(2, "big") for count in range(1 << 16))
+
+
+class Layer(enum.StrEnum):
+    """Whose key an envelope is sealed under."""
+
+    PLATFORM = "platform"
+    CUSTOMER = "customer"
+
+    @property
+    def code(self) -> int:
+        """The byte that stands for it in a header: P or C."""
+        return self.value.upper().encode()[0]
+
+
+class LayerCipher:
+    """Seals with the newest data key of one layer of a scope, opens with any that it has."""
+
+    def __init__(self, scope: UUID, layer: Layer, keys: Mapping[int, Secret[bytes]]) -> None:
+        """`keys` by version, at least one; the newest of them seals."""
+        self.layer = layer
+        self.newest = max(keys)
+        self._ciphers: dict[bytes, AESGCM] = {}
+        for version, key in keys.items():
+            derived = derive(scope, layer, version, key)
+            header = bytes([FORMAT, layer.code]) + version.to_bytes(4, "big") + derived[_KEY_BYTES:]
+            self._ciphers[header] = AESGCM(derived[:_KEY_BYTES])
+            if version == self.newest:
+                self.header = header
+        self._first = (
+            {version: AESGCM(key.reveal()) for version, key in keys.items()} if layer is Layer.PLATFORM else {}
+        )
+        self._encrypt = self._ciphers[self.header].encrypt
+        self.draw_nonces()
+        _drawing.add(self)
+
+    def draw_nonces(self) -> None:
+        """Begin a new series of 2^16 nonces: a fresh random prefix, then a count."""
+        self._nonces: Iterator[bytes] = map(os.urandom(PREFIX_BYTES).__add__, _COUNTS)
+
+    def seal(self, context: bytes, row: bytes, plaintext: bytes) -> bytes:
+        """An envelope of format 2."""
+        nonce = next(self._nonces, None)
+        while nonce is None:
+            self.draw_nonces()
+            nonce = next(self._nonces, None)
+        header = self.header
+        return header + nonce + self._encrypt(nonce, plaintext, context + row + header)
+
+    def open(self, context: bytes, row: bytes, envelope: bytes) -> bytes | None:
+        """What an envelope of format 2 holds; None when it doesn't open here."""
+        header = envelope[:HEADER_BYTES]
+        cipher = self._ciphers.get(header)
+        if cipher is None:
+            return None
+        try:
+            return cipher.decrypt(envelope[HEADER_BYTES:_START], envelope[_START:], context + row + header)
+        except (InvalidTag, ValueError):
+            return None
+
+    def open_first(self, context: bytes, row: bytes, envelope: bytes) -> bytes | None:
+        """The same for format 1, which only the platform's layer has."""
+        header = envelope[:FIRST_HEADER_BYTES]
+        cipher = self._first.get(int.from_bytes(header[1:], "big"))
+        if cipher is None:
+            return None
+        start = FIRST_HEADER_BYTES + NONCE_BYTES
+        try:
+            return cipher.decrypt(envelope[FIRST_HEADER_BYTES:start], envelope[start:], context + row + header)
+        except (InvalidTag, ValueError):
+            return None
+
+
+_drawing: Final[weakref.WeakSet[LayerCipher]] = weakref.WeakSet()
+
+
+def _draw_anew() -> None:
+    for cipher in _drawing:
+        cipher.draw_nonces()
+
+
+# A forked child would go on with its parent's prefix and count.
+os.register_at_fork(after_in_child=_draw_anew)
+
+
+class CustomerLayer(Protocol):
+    """The customer's layer of a scope, as far as it can be used now."""
+
+    @property
+    def newest(self) -> int:
+        """The version of its data key that seals, whether or not it can be used now."""
+        ...
+
+    def cipher(self) -> LayerCipher:
+        """Its cipher.
+
+        Raises errors.Unavailable (`KEY_UNAVAILABLE`) when the customer's key is away, disabled or gone, and
+        errors.Broken (`DATA_KEY_BROKEN`) when its data keys don't open.
+        """
+        ...
 
 
 class ScopeCipher:
-    """Seals with the newest data key of a scope, opens with any; implements `kernel.cipher.Cipher`."""
+    """The ciphers of a scope; implements `kernel.cipher.Cipher`."""
 
-    def __init__(self, scope: UUID, seal_keys: Mapping[int, Secret[bytes]], index_key: Secret[bytes]) -> None:
+    def __init__(
+        self, scope: UUID, platform: LayerCipher, index_key: Secret[bytes], customer: CustomerLayer | None = None
+    ) -> None:
+        """`customer` is None for a scope that has no sensitive columns: an account."""
         self._scope = scope
-        self._ciphers = {version: AESGCM(key.reveal()) for version, key in seal_keys.items()}
-        newest = max(seal_keys)
-        self._newest = self._ciphers[newest]
-        self._header = bytes([FORMAT]) + newest.to_bytes(4, "big")
+        self._platform = platform
+        self._customer = customer
         self._index_key = index_key
         self._columns: dict[tuple[str, str], HMAC] = {}
-        self._contexts: dict[tuple[str, str], bytes] = {}
+        self._places: dict[tuple[str, str], tuple[bytes, bytes | None]] = {}
 
     def seal(self, table: str, column: str, row: bytes, plaintext: bytes) -> bytes:
         """See `kernel.cipher.Cipher.seal`."""
-        nonce = os.urandom(NONCE_BYTES)
-        header = self._header
-        return header + nonce + self._newest.encrypt(nonce, plaintext, self._context(table, column) + row + header)
+        outer, inner = self._places.get((table, column)) or self._place(table, column)
+        if inner is not None:
+            plaintext = self._inner(table, column).seal(inner, row, plaintext)
+        return self._platform.seal(outer, row, plaintext)
 
     def open(self, table: str, column: str, row: bytes, envelope: bytes) -> bytes:
         """See `kernel.cipher.Cipher.open`."""
-        header = bytes(envelope[:HEADER_BYTES])
-        cipher = self._ciphers.get(int.from_bytes(header[1:], "big"))
-        if len(header) < HEADER_BYTES or header[0] != FORMAT or cipher is None:
-            raise _broken(table, column)
-        nonce = envelope[HEADER_BYTES : HEADER_BYTES + NONCE_BYTES]
-        try:
-            return cipher.decrypt(
-                nonce, envelope[HEADER_BYTES + NONCE_BYTES :], self._context(table, column) + row + header
-            )
-        except (InvalidTag, ValueError):
-            raise _broken(table, column) from None
+        outer, inner = self._places.get((table, column)) or self._place(table, column)
+        opened = self._platform.open(outer, row, envelope)
+        if opened is None:
+            if envelope[:1] == _FIRST:
+                # From before there were layers; re-encryption ends them.
+                opened = self._platform.open_first(self._first_context(table, column), row, envelope)
+        elif inner is not None:
+            opened = self._inner(table, column).open(inner, row, opened)
+        if opened is None:
+            raise broken(table, column)
+        return opened
+
+    def reseal(self, table: str, column: str, row: bytes, envelope: bytes) -> bytes | None:
+        """The same content under the newest data keys; None when it is sealed by them already.
+
+        The customer's key is needed only for what is sealed by an older data key of the customer's layer, or was never
+        sealed under it. Raises as `open`.
+        """
+        outer, inner = self._places.get((table, column)) or self._place(table, column)
+        if envelope[:1] == _FIRST:
+            return self.seal(table, column, row, self.open(table, column, row, envelope))
+        is_newest = envelope[:HEADER_BYTES] == self._platform.header
+        if is_newest and inner is None:
+            return None
+        content = self._platform.open(outer, row, envelope)
+        if content is None:
+            raise broken(table, column)
+        if inner is not None and self._customer is not None and version_of(content) != self._customer.newest:
+            cipher = self._inner(table, column)
+            opened = cipher.open(inner, row, content)
+            if opened is None:
+                raise broken(table, column)
+            content = cipher.seal(inner, row, opened)
+        elif is_newest:
+            return None
+        return self._platform.seal(outer, row, content)
 
     def index(self, table: str, column: str, value: str) -> bytes:
         """See `kernel.cipher.Cipher.index`: HMAC-SHA-256 (RFC 2104) under a key of the column, first 16 bytes."""
@@ -68,22 +206,49 @@ class ScopeCipher:
             keyed = self._columns[table, column] = HMAC(key, SHA256())
         return _mac(keyed, value.encode())[:INDEX_BYTES]
 
-    def _context(self, table: str, column: str) -> bytes:
-        context = self._contexts.get((table, column))
-        if context is None:
-            context = b"strongroom envelope\0" + self._scope.bytes + f"{table}\0{column}\0".encode()
-            self._contexts[table, column] = context
-        return context
+    def _place(self, table: str, column: str) -> tuple[bytes, bytes | None]:
+        """What an envelope of this column is bound to, outside and (for sensitive ones) inside, but for its row."""
+        place = self._places[table, column] = (
+            context_of(self._scope, Layer.PLATFORM, table, column),
+            context_of(self._scope, Layer.CUSTOMER, table, column) if (table, column) in SENSITIVE else None,
+        )
+        return place
+
+    def _first_context(self, table: str, column: str) -> bytes:
+        return b"strongroom envelope\0" + self._scope.bytes + f"{table}\0{column}\0".encode()
+
+    def _inner(self, table: str, column: str) -> LayerCipher:
+        if self._customer is None:
+            raise Broken(
+                Failure(
+                    "DATA_KEY_MISSING",
+                    "There is no data key for {table}.{column} in this account or tenant.",
+                    {"table": table, "column": column},
+                )
+            )
+        return self._customer.cipher()
 
 
-def _mac(keyed: HMAC, value: bytes) -> bytes:
-    """HMAC (RFC 2104) of a value; the copy saves setting the key up again, which costs more than the hash."""
-    mac = keyed.copy()
-    mac.update(value)
-    return mac.finalize()
+def derive(scope: UUID, layer: Layer, version: int, key: Secret[bytes]) -> bytes:
+    """The 32 bytes that seal and the 16 that commit to them, from a data key (HKDF-SHA-256, RFC 5869)."""
+    info = b"strongroom envelope 2\0" + scope.bytes + bytes([layer.code]) + version.to_bytes(4, "big")
+    return HKDF(SHA256(), _KEY_BYTES + COMMITMENT_BYTES, salt=None, info=info).derive(key.reveal())
 
 
-def _broken(table: str, column: str) -> Broken:
+def context_of(scope: UUID, layer: Layer, table: str, column: str) -> bytes:
+    """The associated data of an envelope of format 2, up to its row (and then its header)."""
+    return b"strongroom envelope 2\0" + scope.bytes + bytes([layer.code]) + f"{table}\0{column}\0".encode()
+
+
+def version_of(envelope: bytes) -> int:
+    """The version of the data key that a well-formed envelope says it is sealed by."""
+    if envelope[:1] == _FIRST:
+        return int.from_bytes(envelope[1:5], "big")
+    return int.from_bytes(envelope[2:6], "big")
+
+
+def broken(table: str, column: str) -> Broken:
+    """The refusal of an envelope that doesn't open."""
     return Broken(
         Failure(
             "ENVELOPE_BROKEN",
@@ -91,3 +256,10 @@ def _broken(table: str, column: str) -> Broken:
             {"table": table, "column": column},
         )
     )
+
+
+def _mac(keyed: HMAC, value: bytes) -> bytes:
+    """HMAC (RFC 2104) of a value; the copy saves setting the key up again, which costs more than the hash."""
+    mac = keyed.copy()
+    mac.update(value)
+    return mac.finalize()

@@ -1,54 +1,372 @@
-"""Data keys: made per scope (a tenant, or an account), stored wrapped, kept unwrapped in memory while in use."""
+"""The keyring of a process: the ciphers of the scopes it works for, opened when they are first needed.
+
+Holders are never asked inside a transaction: an operation that finds its scope's keys missing, or changed since they
+were loaded (their epoch says so), is begun again after `load`.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import os
-from collections.abc import Sequence
-from typing import Any
+import weakref
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, replace
+from typing import Final, Protocol, TypeVar
 from uuid import UUID
+
+import structlog
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from strongroom.database.operation import Connection, Operation
 from strongroom.kernel.cipher import Cipher
-from strongroom.kernel.errors import Broken, Failure
+from strongroom.kernel.clock import Clock
+from strongroom.kernel.config import Environment
+from strongroom.kernel.errors import Broken, Failure, Unavailable
+from strongroom.kernel.ids import new_uuid
 from strongroom.kernel.secret import Secret
-from strongroom.vault.envelopes import ScopeCipher
-from strongroom.vault.master import KEY_BYTES, MasterKey, Purpose
+from strongroom.vault.envelopes import NONCE_BYTES, Layer, LayerCipher, ScopeCipher
+from strongroom.vault.holders.contract import (
+    KEY_BYTES,
+    Holder,
+    KeyStore,
+    KeyUnavailable,
+    Reason,
+    wrapped_key_broken,
+)
+from strongroom.vault.leases import ANSWER_WITHIN_S, Lease, Shut
+from strongroom.vault.records import (
+    DATA_KEY_PERIOD,
+    SCOPE_KEY_PERIOD,
+    DataKey,
+    Keys,
+    KeyState,
+    Purpose,
+    ScopeKey,
+    Source,
+    data_key_context,
+    first_data_key_context,
+    insert_data_key,
+    insert_scope_key,
+    read_keys,
+    scope_key_context,
+    write_rewrapped,
+)
 
-_PURPOSES: tuple[Purpose, Purpose] = ("seal", "index")
+log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+ROOT: Final = "root"
+"""The reference of the installation's root key in its own holder."""
+_NOBODY: Final = UUID(int=0)
+Connect = Callable[[], AbstractAsyncContextManager[tuple[Connection, int]]]
+"""A transaction that sees a scope's rows, with the scope's key epoch at its beginning."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewKeys:
+    """The first keys of a scope, made and not yet written; of a layer at least."""
+
+    scope: UUID
+    scope_keys: tuple[ScopeKey, ...]
+    data_keys: tuple[DataKey, ...]
+    cipher: Cipher
+    """What seals with them."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    epoch: int
+    cipher: Cipher
+    lease: Lease | None
 
 
 class Keyring:
-    """Finds a scope's cipher; what it has found it remembers for the life of the process."""
+    """Finds a scope's cipher; what it has found it remembers until the scope's keys change."""
 
-    def __init__(self, master: MasterKey) -> None:
-        self.master = master
-        self._ciphers: dict[UUID, Cipher] = {}
+    def __init__(
+        self, store: KeyStore, environment: Environment, clock: Clock, holders: Mapping[str, Holder] | None = None
+    ) -> None:
+        """`store` is the installation's own holder, with the root key; `holders` are all others, by name."""
+        self.store = store
+        self.environment = environment
+        self.clock = clock
+        self._holders: dict[str, Holder] = {**(holders or {}), store.name: store}
+        self._entries: dict[tuple[str, UUID], _Entry] = {}
+        self._loading: dict[tuple[str, UUID], asyncio.Lock] = {}
+        self._leases: weakref.WeakSet[Lease] = weakref.WeakSet()
 
-    def known(self, scope: UUID) -> Cipher | None:
-        """The scope's cipher, when this process has made it already."""
-        return self._ciphers.get(scope)
+    async def close(self) -> None:
+        """Forget all keys, and let go of the holders."""
+        self._entries.clear()
+        for lease in list(self._leases):
+            await lease.close()
+        for holder in self._holders.values():
+            await holder.close()
 
-    async def cipher_for(self, connection: Connection, scope: UUID) -> Cipher:
-        """The scope's cipher, or one that refuses to do anything when the scope has no keys yet.
+    def known(self, region: str, scope: UUID) -> tuple[Cipher, int] | None:
+        """The scope's cipher, when it is at hand, with the epoch of its keys."""
+        entry = self._entries.get((region, scope))
+        if entry is None or (entry.lease is not None and not entry.lease.use()):
+            return None
+        return entry.cipher, entry.epoch
 
-        `connection` is in a transaction that sees the scope's rows.
+    def find(self, region: str, scope: UUID, epoch: int) -> Cipher | None:
+        """The scope's cipher as of this epoch of its keys; None when it has to be loaded first."""
+        if scope == _NOBODY:
+            return _NO_CIPHER
+        entry = self._entries.get((region, scope))
+        if entry is None or entry.epoch != epoch:
+            return None
+        if entry.lease is not None and not entry.lease.use():
+            return None
+        return entry.cipher
+
+    async def load(self, connect: Connect, region: str, scope: UUID, *, is_tenant: bool) -> None:
+        """Open the scope's keys as they are now, asking their holders. Call it outside of operations.
+
+        A scope from before the hierarchy gets its scope keys, and a tenant its customer's layer, on the way.
+
+        Raises errors.Broken (`DATA_KEY_BROKEN`) when the platform's layer doesn't open, and errors.Unavailable
+        (`KEY_UNAVAILABLE`) when the root key can't be used. What is wrong with the customer's layer is told when it is
+        needed.
         """
-        cipher = self._ciphers.get(scope)
-        if cipher is None:
-            cursor = await connection.execute(
-                "select purpose, version, wrapped from data_keys where scope_id = %s", (scope,), binary=True
-            )
-            rows = await cursor.fetchall()
-            if not rows:
-                return NoCipher()
-            cipher = self._ciphers[scope] = self._unwrap(scope, rows)
-        return cipher
+        place = (region, scope)
+        async with self._loading.setdefault(place, asyncio.Lock()):
+            entry = self._entries.get(place)
+            async with connect() as (connection, epoch):
+                keys = None if entry is not None and entry.epoch == epoch else await read_keys(connection, scope)
+            if keys is None:
+                if entry is not None and entry.lease is not None and not entry.lease.use():
+                    await entry.lease.renew()
+                return
+            if keys.data_keys and _is_from_before(keys, is_tenant=is_tenant):
+                try:
+                    epoch, keys = await self._bring_up(connect, scope, keys, is_tenant=is_tenant)
+                except Unavailable as error:
+                    # A database that takes no changes: what was sealed before opens all the same.
+                    log.warning("keys.not_brought_up", scope=str(scope), code=error.code)
+            cipher, lease = await self._open(scope, keys)
+            self._entries[place] = _Entry(epoch, cipher, lease)
+            if entry is not None and entry.lease is not None and lease is None:
+                entry.lease.end()
+            # Otherwise what has begun with the old lease may end with it.
 
-    def _unwrap(self, scope: UUID, rows: Sequence[tuple[Any, ...]]) -> ScopeCipher:
-        keys: dict[Purpose, dict[int, Secret[bytes]]] = {"seal": {}, "index": {}}
-        for purpose, version, wrapped in rows:
-            keys[purpose][version] = self.master.unwrap(wrapped, scope=scope, purpose=purpose, version=version)
-        return ScopeCipher(scope, keys["seal"], keys["index"][1])
+    async def draw(self, scope: UUID, *, is_tenant: bool) -> NewKeys:
+        """The first keys of a scope, in both layers of a tenant. Asks the holder: call it outside of operations."""
+        platform, wrapper = await self.new_scope_key(scope, Layer.PLATFORM, 1)
+        scope_keys, keys = [platform], {}
+        data_keys = []
+        for purpose in _PURPOSES:
+            keys[purpose] = Secret(os.urandom(KEY_BYTES))
+            data_keys.append(await self._wrapped(scope, platform, wrapper, keys[purpose], purpose=purpose))
+        customer = None
+        if is_tenant:
+            scope_key, wrapper = await self.new_scope_key(scope, Layer.CUSTOMER, 1)
+            key = Secret(os.urandom(KEY_BYTES))
+            scope_keys.append(scope_key)
+            data_keys.append(await self._wrapped(scope, scope_key, wrapper, key))
+            customer = _Drawn(LayerCipher(scope, Layer.CUSTOMER, {1: key}))
+        cipher = ScopeCipher(scope, LayerCipher(scope, Layer.PLATFORM, {1: keys["seal"]}), keys["index"], customer)
+        return NewKeys(scope=scope, scope_keys=tuple(scope_keys), data_keys=tuple(data_keys), cipher=cipher)
+
+    async def discard(self, drawn: NewKeys) -> None:
+        """Destroy what was drawn and not written."""
+        for key in drawn.scope_keys:
+            if key.layer is Layer.CUSTOMER:
+                await self.store.destroy(key.reference)
+
+    async def new_scope_key(self, scope: UUID, layer: Layer, version: int) -> tuple[ScopeKey, Wrapper]:
+        """Make a scope key: the platform's is wrapped under the root, the customer's is kept by our own holder."""
+        if layer is Layer.PLATFORM:
+            key = Secret(os.urandom(KEY_BYTES))
+            wrapped = await self.store.wrap(ROOT, key, scope_key_context(self.environment, scope, version))
+            made = self.describe_scope_key(
+                layer, version, source=Source.KEPT, holder=self.store.name, reference=ROOT, wrapped=wrapped
+            )
+            return made, _Local(key)
+        reference = f"customer-{scope.hex}-{new_uuid().hex}"
+        await self.store.create(reference)
+        made = self.describe_scope_key(layer, version, source=Source.KEPT, holder=self.store.name, reference=reference)
+        return made, _Remote(self.store, reference)
+
+    def describe_scope_key(
+        self, layer: Layer, version: int, *, source: Source, holder: str, reference: str, wrapped: bytes | None = None
+    ) -> ScopeKey:
+        """The row of a scope key that begins its life now."""
+        now = self.clock.now()
+        return ScopeKey(
+            layer=layer,
+            version=version,
+            state=KeyState.ACTIVE,
+            source=source,
+            holder=holder,
+            reference=reference,
+            wrapped=wrapped,
+            created_at=now,
+            changed_at=now,
+            expires_at=now + SCOPE_KEY_PERIOD,
+            retired_at=None,
+            destroy_after=None,
+            destroy_asked_by=None,
+            destroy_approved_by=None,
+        )
+
+    async def new_data_key(self, scope: UUID, keys: Keys, layer: Layer, *, under: ScopeKey | None = None) -> DataKey:
+        """Make the next data key of a layer, wrapped under its current scope key unless told. Asks the holder."""
+        scope_key = under or keys.current(layer)
+        assert scope_key is not None  # noqa: S101  # whoever asks has looked
+        wrapper = await self.wrapper(scope, scope_key)
+        version = max(key.version for key in keys.data_keys if (key.layer, key.purpose) == (layer, "seal")) + 1
+        return await self._wrapped(scope, scope_key, wrapper, Secret(os.urandom(KEY_BYTES)), version=version)
+
+    async def rewrap(self, scope: UUID, keys: Keys, key: DataKey, target: ScopeKey) -> DataKey:
+        """The same data key under another scope key of its layer. Asks the holders."""
+        opened = await self._unwrapped(scope, keys, key)
+        wrapper = await self.wrapper(scope, target)
+        context = data_key_context(self.environment, scope, key.layer, key.purpose, key.version)
+        wrapped = await in_time(wrapper.wrap(opened, context), target.holder)
+        return replace(key, wrapped=wrapped, scope_key_version=target.version)
+
+    async def wrapper(self, scope: UUID, key: ScopeKey) -> Wrapper:
+        """What wraps and opens data keys with this scope key."""
+        if key.wrapped is None:
+            return _Remote(self.holder(key.holder), key.reference)
+        context = scope_key_context(self.environment, scope, key.version)
+        return _Local(await self.store.unwrap(key.reference, key.wrapped, context))
+
+    def holder(self, name: str) -> Holder:
+        """The holder of this name. Raises `KeyUnavailable` when the settings name none."""
+        found = self._holders.get(name)
+        if found is None:
+            raise KeyUnavailable(name, Reason.AWAY, "no holder of this name is configured")
+        return found
+
+    async def _open(self, scope: UUID, keys: Keys) -> tuple[Cipher, Lease | None]:
+        """The scope's cipher, with the lease on its customer's layer, asked for once."""
+        if not keys.data_keys:
+            return _NO_CIPHER, None
+        opened: dict[Purpose, dict[int, Secret[bytes]]] = {"seal": {}, "index": {}}
+        for purpose in _PURPOSES:
+            for key in keys.data(Layer.PLATFORM, purpose):
+                opened[purpose][key.version] = await self._unwrapped(scope, keys, key)
+        platform = LayerCipher(scope, Layer.PLATFORM, opened["seal"])
+        lease: Lease | None = None
+        customer = self._customer(scope, keys)
+        if isinstance(customer, Lease):
+            lease = customer
+            self._leases.add(lease)
+            await lease.renew()
+        return ScopeCipher(scope, platform, opened["index"][1], customer), lease
+
+    def _customer(self, scope: UUID, keys: Keys) -> Lease | Shut | None:
+        current = keys.current(Layer.CUSTOMER)
+        if current is None:
+            return None
+        data_keys = keys.data(Layer.CUSTOMER)
+        newest = max((key.version for key in data_keys), default=0)
+        match current.state:
+            case KeyState.DISABLED:
+                return Shut(newest, current.holder, Reason.DISABLED)
+            case KeyState.DESTROYED:
+                return Shut(newest, current.holder, Reason.GONE)
+
+        async def opener() -> LayerCipher:
+            opened = {key.version: await self._unwrapped(scope, keys, key) for key in data_keys}
+            return LayerCipher(scope, Layer.CUSTOMER, opened)
+
+        return Lease(opener, holder=current.holder, newest=newest)
+
+    async def _unwrapped(self, scope: UUID, keys: Keys, key: DataKey) -> Secret[bytes]:
+        """A data key. Raises errors.Broken (`DATA_KEY_BROKEN`), errors.Unavailable (`KEY_UNAVAILABLE`)."""
+        if key.scope_key_version is None:
+            context = first_data_key_context(self.environment, scope, key.purpose, key.version)
+            return await self.store.unwrap(ROOT, key.wrapped, context)
+        scope_key = keys.find(key.layer, key.scope_key_version)
+        if scope_key is None:
+            raise wrapped_key_broken(self.store.name)
+        wrapper = await self.wrapper(scope, scope_key)
+        context = data_key_context(self.environment, scope, key.layer, key.purpose, key.version)
+        opened = await in_time(wrapper.unwrap(key.wrapped, context), scope_key.holder)
+        if len(opened.reveal()) != KEY_BYTES:
+            raise KeyUnavailable(scope_key.holder, Reason.NONSENSE)
+        return opened
+
+    async def _wrapped(
+        self,
+        scope: UUID,
+        scope_key: ScopeKey,
+        wrapper: Wrapper,
+        key: Secret[bytes],
+        *,
+        purpose: Purpose = "seal",
+        version: int = 1,
+    ) -> DataKey:
+        context = data_key_context(self.environment, scope, scope_key.layer, purpose, version)
+        now = self.clock.now()
+        return DataKey(
+            layer=scope_key.layer,
+            purpose=purpose,
+            version=version,
+            state=KeyState.ACTIVE,
+            wrapped=await in_time(wrapper.wrap(key, context), scope_key.holder),
+            scope_key_version=scope_key.version,
+            created_at=now,
+            expires_at=now + DATA_KEY_PERIOD,
+        )
+
+    async def _bring_up(self, connect: Connect, scope: UUID, keys: Keys, *, is_tenant: bool) -> tuple[int, Keys]:
+        """Give a scope from before the hierarchy what it lacks; of several processes that do, one succeeds."""
+        scope_keys: list[ScopeKey] = []
+        data_keys: list[DataKey] = []
+        rewrapped: list[DataKey] = []
+        if keys.current(Layer.PLATFORM) is None:
+            platform, _ = await self.new_scope_key(scope, Layer.PLATFORM, 1)
+            scope_keys.append(platform)
+            rewrapped = [await self.rewrap(scope, keys, key, platform) for key in keys.data_keys]
+        if is_tenant and keys.current(Layer.CUSTOMER) is None:
+            customer, wrapper = await self.new_scope_key(scope, Layer.CUSTOMER, 1)
+            scope_keys.append(customer)
+            data_keys.append(await self._wrapped(scope, customer, wrapper, Secret(os.urandom(KEY_BYTES))))
+        drawn = NewKeys(scope=scope, scope_keys=tuple(scope_keys), data_keys=tuple(data_keys), cipher=_NO_CIPHER)
+        async with connect() as (connection, _):
+            await connection.execute(b"select pg_advisory_xact_lock(hashtextextended(%s, 0))", (scope.hex,))
+            is_first = await read_keys(connection, scope) == keys
+            if is_first:
+                await _write(connection, drawn)
+                for key in rewrapped:
+                    await write_rewrapped(connection, scope, key)
+        if not is_first:
+            await self.discard(drawn)
+        async with connect() as (connection, epoch):
+            return epoch, await read_keys(connection, scope)
+
+
+async def place_keys(op: Operation, drawn: NewKeys) -> None:
+    """Write the first keys of the operation's scope, and let the operation seal with them."""
+    await _write(op.connection, drawn)
+    op.cipher = drawn.cipher
+
+
+async def ensure_keys(keyring: Keyring, operation: Callable[[], AbstractAsyncContextManager[Operation]]) -> None:
+    """Make the first keys of a scope unless it has some; of several at once, one makes them.
+
+    `operation` begins an operation of the scope. Call it outside of operations.
+    """
+    async with operation() as op:
+        if await _has_keys(op):
+            return
+        scope, is_tenant = op.scope, op.tenant_id is not None
+    drawn = await keyring.draw(scope, is_tenant=is_tenant)
+    async with operation() as op:
+        await op.run("select pg_advisory_xact_lock(hashtextextended(%s, 0))", scope.hex)
+        is_first = not await _has_keys(op)
+        if is_first:
+            await place_keys(op, drawn)
+    # Only when it is certain that they were not written: after an error nobody knows.
+    if not is_first:
+        await keyring.discard(drawn)
 
 
 class NoCipher:
@@ -71,26 +389,83 @@ class NoCipher:
         return Broken(Failure("DATA_KEY_MISSING", "There is no data key for this account or tenant."))
 
 
-async def create_keys(op: Operation, master: MasterKey) -> None:
-    """Make the first data keys of the operation's scope, and let the operation seal with them."""
-    keys: dict[Purpose, Secret[bytes]] = {}
-    for purpose in _PURPOSES:
-        keys[purpose] = key = Secret(os.urandom(KEY_BYTES))
-        await op.run(
-            "insert into data_keys (scope_id, purpose, version, wrapped, created_at) values (%s, %s, 1, %s, %s)",
-            op.scope,
-            purpose,
-            master.wrap(key, scope=op.scope, purpose=purpose, version=1),
-            op.now,
-        )
-    op.cipher = ScopeCipher(op.scope, {1: keys["seal"]}, keys["index"])
+class Wrapper(Protocol):
+    """A scope key as it is used: wraps data keys, and opens them."""
+
+    async def wrap(self, key: Secret[bytes], context: bytes) -> bytes:
+        """See `holders.contract.Holder.wrap`."""
+        ...
+
+    async def unwrap(self, wrapped: bytes, context: bytes) -> Secret[bytes]:
+        """See `holders.contract.Holder.unwrap`."""
+        ...
 
 
-async def ensure_keys(op: Operation, master: MasterKey) -> None:
-    """Make the first data keys of the operation's scope unless it has some; of several at once, one makes them.
+class _Local:
+    """A scope key of the platform's layer, in memory: a random nonce, then AES-256-GCM."""
 
-    An operation that began before they were there doesn't get to use them: begin another one to seal.
-    """
-    await op.run("select pg_advisory_xact_lock(hashtextextended(%s, 0))", op.scope.hex)
-    if await op.row("select from data_keys where scope_id = %s limit 1", op.scope) is None:
-        await create_keys(op, master)
+    def __init__(self, key: Secret[bytes]) -> None:
+        self._cipher = AESGCM(key.reveal())
+
+    async def wrap(self, key: Secret[bytes], context: bytes) -> bytes:
+        nonce = os.urandom(NONCE_BYTES)
+        return nonce + self._cipher.encrypt(nonce, key.reveal(), context)
+
+    async def unwrap(self, wrapped: bytes, context: bytes) -> Secret[bytes]:
+        try:
+            return Secret(self._cipher.decrypt(wrapped[:NONCE_BYTES], wrapped[NONCE_BYTES:], context))
+        except (InvalidTag, ValueError):
+            raise wrapped_key_broken("database") from None
+
+
+class _Remote:
+    """A scope key in a holder."""
+
+    def __init__(self, holder: Holder, reference: str) -> None:
+        self._holder = holder
+        self._reference = reference
+
+    async def wrap(self, key: Secret[bytes], context: bytes) -> bytes:
+        return await self._holder.wrap(self._reference, key, context)
+
+    async def unwrap(self, wrapped: bytes, context: bytes) -> Secret[bytes]:
+        return await self._holder.unwrap(self._reference, wrapped, context)
+
+
+@dataclass(frozen=True, slots=True)
+class _Drawn:
+    """The customer's layer of a scope whose keys were made just now."""
+
+    drawn: LayerCipher
+    newest: int = 1
+
+    def cipher(self) -> LayerCipher:
+        return self.drawn
+
+
+async def in_time(answer: Awaitable[T], holder: str) -> T:
+    """What a holder answers. Raises `KeyUnavailable` when that takes too long."""
+    try:
+        async with asyncio.timeout(ANSWER_WITHIN_S):
+            return await answer
+    except TimeoutError:
+        raise KeyUnavailable(holder, Reason.SLOW) from None
+
+
+async def _has_keys(op: Operation) -> bool:
+    return await op.row("select from data_keys where scope_id = %s limit 1", op.scope) is not None
+
+
+async def _write(connection: Connection, drawn: NewKeys) -> None:
+    for scope_key in drawn.scope_keys:
+        await insert_scope_key(connection, drawn.scope, scope_key)
+    for data_key in drawn.data_keys:
+        await insert_data_key(connection, drawn.scope, data_key)
+
+
+def _is_from_before(keys: Keys, *, is_tenant: bool) -> bool:
+    return keys.current(Layer.PLATFORM) is None or (is_tenant and keys.current(Layer.CUSTOMER) is None)
+
+
+_PURPOSES: Final[tuple[Purpose, Purpose]] = ("seal", "index")
+_NO_CIPHER: Final = NoCipher()

@@ -33,6 +33,8 @@ from strongroom.trust.routes import path_of
 from strongroom.trust.stage import PROVER, Seat, Stage, stage
 from strongroom.trust.verdicts import Figure, Findings
 from strongroom.trust.workbench import AdminConnection, Endpoint, Workbench
+from strongroom.vault import Layer
+from strongroom.vault.work import begin_work
 
 OUTSIDE: Final = frozenset({"due_work"})
 """Tables with a tenant's id that stand outside tenancy, on purpose: ids and days, which the worker reads."""
@@ -241,15 +243,17 @@ async def _plant_transaction(bench: Workbench, seat: Seat) -> UUID:
 
 
 async def _plant_file(bench: Workbench, seat: Seat) -> None:
-    """A file for a bank, which only dispatch makes. Nobody opens it."""
+    """A file for a bank, which only dispatch makes, and work on keys, which only the worker does."""
     async with bench.databases.operation(PROVER, tenant=seat.tenant_id) as op:
+        file_id = new_uuid()
+        await begin_work(op, "carry-over", Layer.CUSTOMER, 1)
         await op.run(
             "insert into payment_files (tenant_id, file_id, app_id, status, sealed, created_at, updated_at) "
             "values (%s, %s, %s, 'ANSWERED', %s, %s, %s)",
             op.tenant,
-            new_uuid(),
+            file_id,
             SEPA_CREDIT_TRANSFER,
-            b"prove",
+            op.cipher.seal("payment_files", "sealed", file_id.bytes, b"prove"),
             op.now,
             op.now,
         )

@@ -22,7 +22,7 @@ from strongroom.trust.verdicts import Figure, Findings
 from strongroom.trust.workbench import Workbench
 
 _DIRECTORY: Final = {"accounts": "account_id", "tenants": "account_id", "api_keys": "account_id"}
-_REGION: Final = {**_DIRECTORY, "data_keys": "scope_id"}
+_REGION: Final = {**_DIRECTORY, "scope_keys": "scope_id", "data_keys": "scope_id"}
 """Table → whose rows a key needs to work, those that refer to others last."""
 _OWNERS: Final = [*ACCOUNTS, *TENANTS]
 

@@ -17,14 +17,14 @@ alter policy writing on audit_entries
 
 -- Writes orders with all that belongs to them, and tells which of them were there already (`taken`) and which
 -- instructions are new (`added`).
--- `verdict` is begin_operation's; unless it is 'ok' nothing is done, and it is handed back.
+-- `verdict` is what enter_operation says; unless it is as expected nothing is done, and it is handed back.
 -- `only_new`: nothing is added to an order that is there already, nor is a customer made whom only such orders bring.
 -- Arrays that belong together are read side by side: o_… are orders, a_… their audit entries (for new orders; may be
 -- empty), c_… the customers that orders bring, i_… instructions, d_… defaults of customers; `due` are days with work.
 -- Rows are written in the order of their keys, so that two such calls never wait for each other in a ring. `offset 0`
 -- keeps the planner from joining with whole tables: it would plan for average numbers, and there are few rows here.
 create function write_orders(
-    inout verdict text, only_new boolean, whose uuid, at timestamptz, by_kind text, by_whom text,
+    inout verdict text, expected text, only_new boolean, whose uuid, at timestamptz, by_kind text, by_whom text,
     o_id uuid[], o_sealed bytea[], a_detail text[], a_correlation text[],
     c_order uuid[], c_id uuid[], c_sealed bytea[],
     i_order uuid[], i_id uuid[], i_customer uuid[], i_direction text[], i_currency text[], i_country text[],
@@ -40,7 +40,7 @@ declare
 begin
     taken := '{}';
     added := '{}';
-    if verdict <> 'ok' then
+    if verdict <> expected then
         return;
     end if;
     with written as (

@@ -1,0 +1,552 @@
+"""The life of a scope's keys, as its owner leads it: look, rotate, attach or import one's own, disable, destroy.
+
+What changes keys is asked of a `KeyDesk`, because it talks to holders between its operations; every step needs a
+permission and leaves an audit entry. What takes long (`work`) is only begun here; `KeyDesk.tend` does it, in the worker
+or wherever somebody wants to see it done.
+
+Destroying takes two people and a delay, in which either may still cancel. It ends what the installation keeps: the
+scope keys of the layer in all versions, and the wrapped data keys. A key that is held elsewhere is its owner's to
+destroy there; as long as it isn't, a backup of the database from before can still be opened with it.
+"""
+
+from __future__ import annotations
+
+import hmac
+import os
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Final
+
+import structlog
+
+from strongroom.access import Permission, require
+from strongroom.audit import Outcome, record
+from strongroom.database import Databases, Operation
+from strongroom.kernel.actors import Actor
+from strongroom.kernel.errors import Conflict, Failure, Forbidden, Invalid, NotFound, StrongroomError
+from strongroom.kernel.ids import AccountId, new_uuid
+from strongroom.kernel.secret import Secret
+from strongroom.vault.envelopes import Layer
+from strongroom.vault.holders.contract import KEY_BYTES, HeldKey, HeldState, KeyUnavailable, Reason
+from strongroom.vault.keyring import Keyring, in_time
+from strongroom.vault.records import (
+    DataKey,
+    Keys,
+    KeyState,
+    ScopeKey,
+    Source,
+    insert_data_key,
+    insert_scope_key,
+    read_keys,
+)
+from strongroom.vault.work import (
+    KEEPER,
+    Progress,
+    Scope,
+    Split,
+    Work,
+    begin_work,
+    carry_over,
+    end_work,
+    refuse_while_working,
+    run_work,
+)
+
+log = structlog.get_logger(__name__)
+
+DESTROY_DELAY: Final = timedelta(days=7)
+"""From the second person's word until a key is destroyed."""
+RETIRED_KEPT: Final = timedelta(days=35)
+"""How long a scope key that wraps nothing any more is kept, for backups of the database from when it did."""
+MAX_REFERENCE: Final = 512
+_TEST_CONTEXT: Final = b"strongroom key test"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tested:
+    """A key that wrapped and opened something. `held` is how its holder describes it."""
+
+    held: HeldKey
+    milliseconds: float
+
+
+async def list_keys(op: Operation) -> Keys:
+    """All keys of the operation's scope, in all versions, without what they are wrapped as."""
+    require(op, Permission.ENCRYPTION_KEYS_READ)
+    keys = await read_keys(op.connection, op.scope)
+    return Keys(
+        [replace(key, wrapped=None) for key in keys.scope_keys], [replace(key, wrapped=b"") for key in keys.data_keys]
+    )
+
+
+async def get_scope_key(op: Operation, layer: Layer, version: int | None = None) -> ScopeKey:
+    """One version of a layer's scope key, the newest unless it is named.
+
+    Raises errors.NotFound (`KEY_NOT_FOUND`).
+    """
+    keys = await list_keys(op)
+    found = keys.current(layer) if version is None else keys.find(layer, version)
+    if found is None:
+        raise _not_found()
+    return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeyDesk:
+    """Where the keys of scopes are changed."""
+
+    databases: Databases
+    keyring: Keyring
+    owner_key: Secret[bytes]
+    """Keys the hashes by which the directory knows whose a held key is; one for the whole installation."""
+    may_use: Callable[[str, AccountId], bool] = field(default=lambda _holder, _account: False)
+    """Whether an account may use the holder of this name."""
+    destroy_delay: timedelta = DESTROY_DELAY
+
+    async def rotate_scope_key(self, actor: Actor, scope: Scope, layer: Layer) -> Work:
+        """Put a new scope key, made and kept by us, in the place of the layer's; data keys are to be rewrapped.
+
+        Raises errors.Conflict (`KEY_WORK_RUNNING`, `KEY_BEING_DESTROYED`, `KEY_DISABLED`, `KEY_DESTROYED`),
+        errors.NotFound (`KEY_NOT_FOUND`), errors.Forbidden.
+        """
+        current = await self._look(actor, scope, layer)
+        fresh, _ = await self.keyring.new_scope_key(scope.id, layer, current.version + 1)
+        return await self._replace(actor, scope, current, fresh, "key.rotate")
+
+    async def rotate_data_key(self, actor: Actor, scope: Scope, layer: Layer) -> Work:
+        """Make a new data key, which seals from now on; what is sealed is to be sealed again under it.
+
+        Raises as `rotate_scope_key`, and errors.Unavailable (`KEY_UNAVAILABLE`).
+        """
+        current = await self._look(actor, scope, layer)
+        async with self._operation(actor, scope) as op:
+            keys = await read_keys(op.connection, scope.id)
+        fresh = await self.keyring.new_data_key(scope.id, keys, layer)
+        async with self._operation(actor, scope) as op:
+            await _lock(op)
+            _expect(await self._changeable(op, layer), current)
+            await refuse_while_working(op)
+            await op.run(
+                "update data_keys set state = 'RETIRING' "
+                "where scope_id = %s and layer = %s and purpose = 'seal' and state = 'ACTIVE'",
+                scope.id,
+                layer.value,
+            )
+            await insert_data_key(op.connection, scope.id, fresh)
+            await record(op, "key.rotate", "data-key", scope.id, detail=f"{layer.value} version={fresh.version}")
+            return await begin_work(op, "re-encrypt", layer, fresh.version)
+
+    async def attach(self, actor: Actor, scope: Scope, holder: str, reference: str) -> Work:
+        """Put a key that is held elsewhere, and only used there, in the place of the customer's.
+
+        It is tried before it is taken. A key belongs to one account, whose tenants may share it.
+
+        Raises errors.Invalid (`KEY_REFERENCE_INVALID`), errors.Forbidden (`KEY_HOLDER_NOT_ALLOWED`), errors.Conflict
+        (`KEY_OF_ANOTHER_ACCOUNT`, `KEY_EXTRACTABLE`) and as `rotate_data_key`.
+        """
+        current = await self._look(actor, scope, Layer.CUSTOMER, renew=True)
+        if not reference or len(reference) > MAX_REFERENCE:
+            raise Invalid(
+                Failure(
+                    "KEY_REFERENCE_INVALID",
+                    "The key's reference is text of 1 to {maxLength} characters.",
+                    {"maxLength": MAX_REFERENCE},
+                )
+            )
+        if holder == self.keyring.store.name or not self.may_use(holder, scope.account):
+            raise Forbidden(
+                Failure(
+                    "KEY_HOLDER_NOT_ALLOWED",
+                    "This account may not use a holder of keys called {holder}. The installation's operator says who "
+                    "may.",
+                    {"holder": holder},
+                )
+            )
+        await self._try(holder, reference)
+        await self._claim(scope.account, holder, reference)
+        fresh = self.keyring.describe_scope_key(
+            Layer.CUSTOMER, current.version + 1, source=Source.HELD, holder=holder, reference=reference
+        )
+        return await self._replace(actor, scope, current, fresh, "key.attach")
+
+    async def bring(self, actor: Actor, scope: Scope, key: Secret[bytes]) -> Work:
+        """Put a key that the customer made in the place of theirs; the installation's holder keeps it.
+
+        Raises errors.Invalid (`KEY_SIZE_INVALID`) and as `rotate_data_key`.
+        """
+        current = await self._look(actor, scope, Layer.CUSTOMER, renew=True)
+        if len(key.reveal()) != KEY_BYTES:
+            raise Invalid(
+                Failure("KEY_SIZE_INVALID", "The key has {bytes} bytes.", {"bytes": KEY_BYTES}),
+            )
+        store = self.keyring.store
+        reference = f"imported-{scope.id.hex}-{new_uuid().hex}"
+        await store.bring(reference, key)
+        fresh = self.keyring.describe_scope_key(
+            Layer.CUSTOMER, current.version + 1, source=Source.IMPORTED, holder=store.name, reference=reference
+        )
+        return await self._replace(actor, scope, current, fresh, "key.import")
+
+    async def test(self, actor: Actor, scope: Scope) -> Tested:
+        """Have the customer's key wrap and open something.
+
+        Raises errors.Unavailable (`KEY_UNAVAILABLE`), errors.NotFound, errors.Forbidden.
+        """
+        async with self._operation(actor, scope) as op:
+            require(op, Permission.ENCRYPTION_KEYS_READ)
+            key = await get_scope_key(op, Layer.CUSTOMER)
+        try:
+            tested = await self._try(key.holder, key.reference)
+        except StrongroomError as error:
+            await self._record(actor, scope, "key.test", key, outcome="refused", detail=error.code)
+            raise
+        await self._record(actor, scope, "key.test", key)
+        return tested
+
+    async def disable(self, actor: Actor, scope: Scope) -> None:
+        """Make everything under the customer's key unreadable until it is enabled, in every process within 5 seconds.
+
+        Again is as good as once. Raises errors.Conflict (`KEY_DESTROYED`), errors.NotFound, errors.Forbidden, and
+        errors.Unavailable when the keeping holder couldn't be told: then the key is disabled all the same.
+        """
+        async with self._operation(actor, scope) as op:
+            await _lock(op)
+            key = await self._current(op, Layer.CUSTOMER)
+            if key.state is KeyState.DESTROYED:
+                raise _destroyed()
+            await _set_state(op, key, KeyState.DISABLED)
+            await record(op, "key.disable", "key", scope.id, detail=f"version={key.version}")
+        if key.source is not Source.HELD:
+            await self.keyring.store.disable(key.reference)
+
+    async def enable(self, actor: Actor, scope: Scope) -> None:
+        """Let a disabled key be used again, if its holder lets it.
+
+        Raises errors.Conflict (`KEY_DESTROYED`), errors.Unavailable (`KEY_UNAVAILABLE`), errors.NotFound,
+        errors.Forbidden.
+        """
+        async with self._operation(actor, scope) as op:
+            key = await self._current(op, Layer.CUSTOMER)
+            if key.state is KeyState.DESTROYED or _is_due(op, key):
+                raise _destroyed()
+        if key.source is not Source.HELD:
+            await self.keyring.store.enable(key.reference)
+        await self._try(key.holder, key.reference)
+        async with self._operation(actor, scope) as op:
+            await _lock(op)
+            _expect(await self._current(op, Layer.CUSTOMER), key)
+            await _set_state(op, key, KeyState.ACTIVE)
+            await record(op, "key.enable", "key", scope.id, detail=f"version={key.version}")
+
+    async def ask_to_destroy(self, actor: Actor, scope: Scope) -> ScopeKey:
+        """The first of two people asks for the customer's key to be destroyed.
+
+        Raises errors.Conflict (`KEY_WORK_RUNNING`, `KEY_BEING_DESTROYED`, `KEY_DESTROYED`), errors.NotFound,
+        errors.Forbidden.
+        """
+        async with self._operation(actor, scope) as op:
+            await _lock(op)
+            key = await self._current(op, Layer.CUSTOMER)
+            if key.state is KeyState.DESTROYED:
+                raise _destroyed()
+            if key.destroy_asked_by is not None:
+                raise _being_destroyed()
+            await refuse_while_working(op)
+            await _set_destruction(op, key, asked_by=_who(op))
+            await record(op, "key.ask-to-destroy", "key", scope.id, detail=f"version={key.version}")
+            return await self._current(op, Layer.CUSTOMER)
+
+    async def approve_destroying(self, actor: Actor, scope: Scope) -> ScopeKey:
+        """The second person agrees; the key is destroyed when the delay has passed (`destroy_after`).
+
+        Raises errors.Conflict (`KEY_DESTROY_NOT_ASKED`), errors.Forbidden (`KEY_DESTROY_NEEDS_ANOTHER`), and as before.
+        """
+        async with self._operation(actor, scope) as op:
+            await _lock(op)
+            key = await self._current(op, Layer.CUSTOMER)
+            if key.destroy_asked_by is None or key.state is KeyState.DESTROYED:
+                raise _not_asked()
+            if key.destroy_asked_by == _who(op):
+                raise Forbidden(
+                    Failure("KEY_DESTROY_NEEDS_ANOTHER", "Somebody else has to agree to the destruction of a key.")
+                )
+            if key.destroy_after is None:
+                await refuse_while_working(op)
+                after = op.now + self.destroy_delay
+                await _set_destruction(op, key, asked_by=key.destroy_asked_by, approved_by=_who(op), after=after)
+                await record(op, "key.approve-destroying", "key", scope.id, detail=f"after={after.isoformat()}")
+            return await self._current(op, Layer.CUSTOMER)
+
+    async def cancel_destroying(self, actor: Actor, scope: Scope) -> ScopeKey:
+        """Take the destruction back, before it is done.
+
+        Raises errors.Conflict (`KEY_DESTROY_NOT_ASKED`), errors.NotFound, errors.Forbidden.
+        """
+        async with self._operation(actor, scope) as op:
+            await _lock(op)
+            key = await self._current(op, Layer.CUSTOMER)
+            if key.destroy_asked_by is None or key.state is KeyState.DESTROYED:
+                raise _not_asked()
+            if _is_due(op, key):
+                raise _destroyed()
+            await _set_destruction(op, key)
+            await record(op, "key.cancel-destroying", "key", scope.id, detail=f"version={key.version}")
+            return await self._current(op, Layer.CUSTOMER)
+
+    async def stop_rotation(self, actor: Actor, scope: Scope) -> Work:
+        """Give up a rotation that can't end, since a key that it needs is gone. What it has done stays done.
+
+        Old versions stay in use for what is still under them; the next rotation takes it all along.
+
+        Raises errors.NotFound (`KEY_WORK_NOT_FOUND`), errors.Forbidden.
+        """
+        async with self._operation(actor, scope) as op:
+            require(op, Permission.ENCRYPTION_KEYS_MANAGE)
+            work = await end_work(op)
+            await record(op, "key.stop-rotation", "key", scope.id, detail=f"{work.kind} {work.layer.value}")
+            return work
+
+    async def tend(self, scope: Scope, splits: Sequence[Split] = (), progress: Progress | None = None) -> Work | None:
+        """Do what is due: destroy, carry over, finish a rotation, end what has retired. Returns the rotation.
+
+        Raises as `work.run_work`.
+        """
+        await self._destroy_due(scope)
+        if scope.tenant is not None and splits:
+            await carry_over(self.databases, scope, splits)
+        work = await run_work(self.databases, self.keyring, scope, progress)
+        await self._end_retired(scope)
+        return work
+
+    async def tend_all(self, splits: Sequence[Split] = ()) -> None:
+        """The same for every account and tenant; what goes wrong with one is logged and holds up no other."""
+        for scope in await self._scopes():
+            try:
+                await self.tend(scope, splits)
+            except StrongroomError as error:
+                log.warning("keys.not_tended", scope=str(scope.id), code=error.code)
+
+    async def _look(self, actor: Actor, scope: Scope, layer: Layer, *, renew: bool = False) -> ScopeKey:
+        """The layer's scope key, if it may be put aside now. `renew`: also when it is destroyed."""
+        async with self._operation(actor, scope) as op:
+            key = await self._changeable(op, layer, renew=renew)
+            await refuse_while_working(op)
+        if key.layer is Layer.CUSTOMER and key.state is not KeyState.DESTROYED:
+            await self._try(key.holder, key.reference)
+        return key
+
+    async def _changeable(self, op: Operation, layer: Layer, *, renew: bool = False) -> ScopeKey:
+        key = await self._current(op, layer)
+        if key.state is KeyState.DESTROYED and not renew:
+            raise _destroyed()
+        if key.state is KeyState.DISABLED:
+            raise Conflict(Failure("KEY_DISABLED", "The key is disabled. Enable it first."))
+        if key.destroy_asked_by is not None and key.state is not KeyState.DESTROYED:
+            raise _being_destroyed()
+        return key
+
+    async def _current(self, op: Operation, layer: Layer) -> ScopeKey:
+        require(op, Permission.ENCRYPTION_KEYS_MANAGE)
+        found = (await read_keys(op.connection, op.scope)).current(layer)
+        if found is None:
+            raise _not_found()
+        return found
+
+    async def _replace(self, actor: Actor, scope: Scope, current: ScopeKey, fresh: ScopeKey, action: str) -> Work:
+        """Put a scope key in another's place. After a destroyed one nothing is rewrapped: all begins anew."""
+        anew = None
+        if current.state is KeyState.DESTROYED:
+            async with self._operation(actor, scope) as op:
+                keys = await read_keys(op.connection, scope.id)
+            anew = await self.keyring.new_data_key(scope.id, keys, fresh.layer, under=fresh)
+        try:
+            return await self._write_replacement(actor, scope, current, fresh, anew=anew, action=action)
+        except (Conflict, Forbidden):
+            # Refused, so nothing is wrapped by it. (After any other error it may have been written.)
+            if fresh.layer is Layer.CUSTOMER and fresh.source is not Source.HELD:
+                await self.keyring.store.destroy(fresh.reference)
+            raise
+
+    async def _write_replacement(
+        self, actor: Actor, scope: Scope, current: ScopeKey, fresh: ScopeKey, *, anew: DataKey | None, action: str
+    ) -> Work:
+        async with self._operation(actor, scope) as op:
+            await _lock(op)
+            _expect(await self._current(op, fresh.layer), current)
+            await refuse_while_working(op)
+            if current.state is not KeyState.DESTROYED:
+                await _set_state(op, current, KeyState.RETIRING)
+            await insert_scope_key(op.connection, scope.id, fresh)
+            if anew is not None:
+                await insert_data_key(op.connection, scope.id, anew)
+            detail = f"{fresh.layer.value} version={fresh.version} source={fresh.source.value}"
+            await record(op, action, "key", scope.id, detail=detail)
+            return await begin_work(op, "rewrap", fresh.layer, fresh.version)
+
+    async def _try(self, holder: str, reference: str) -> Tested:
+        """Describe a key, and have it wrap and open something."""
+        found = self.keyring.holder(holder)
+        probe, began = Secret(os.urandom(KEY_BYTES)), time.perf_counter()
+        held = await in_time(found.describe(reference), holder)
+        if held.state is not HeldState.ENABLED:
+            raise KeyUnavailable(holder, Reason[held.state.name])
+        wrapped = await in_time(found.wrap(reference, probe, _TEST_CONTEXT), holder)
+        opened = await in_time(found.unwrap(reference, wrapped, _TEST_CONTEXT), holder)
+        if not hmac.compare_digest(opened.reveal(), probe.reveal()) or probe.reveal() in wrapped:
+            raise KeyUnavailable(holder, Reason.NONSENSE)
+        return Tested(held=held, milliseconds=(time.perf_counter() - began) * 1000)
+
+    async def _claim(self, account: AccountId, holder: str, reference: str) -> None:
+        """Write down whose the key is. Raises errors.Conflict (`KEY_OF_ANOTHER_ACCOUNT`)."""
+        key_hash = hmac.digest(self.owner_key.reveal(), f"{holder}\0{reference}".encode(), "sha256")
+        async with self.databases.directory() as directory:
+            await directory.execute(
+                "insert into key_owners (key_hash, account_id) values (%s, %s) on conflict do nothing",
+                (key_hash, account),
+            )
+            cursor = await directory.execute("select account_id from key_owners where key_hash = %s", (key_hash,))
+            row = await cursor.fetchone()
+        if row is None or row[0] != account:
+            raise Conflict(Failure("KEY_OF_ANOTHER_ACCOUNT", "This key is another account's. Use one of your own."))
+
+    async def _destroy_due(self, scope: Scope) -> None:
+        """Destroy the customer's layer when its time has come."""
+        async with self._operation(KEEPER, scope) as op:
+            keys = await read_keys(op.connection, scope.id)
+            current = keys.current(Layer.CUSTOMER)
+            if current is None or current.state is KeyState.DESTROYED or not _is_due(op, current):
+                return
+            # From here it can't be cancelled any more: the state says so before the first key ends.
+            await _lock(op)
+            _expect(await self._current(op, Layer.CUSTOMER), current)
+            await _set_state(op, current, KeyState.DISABLED)
+        for key in keys.scope_keys:
+            if key.layer is Layer.CUSTOMER and key.source is not Source.HELD:
+                await self.keyring.store.destroy(key.reference)
+        async with self._operation(KEEPER, scope) as op:
+            await _lock(op)
+            await op.run(
+                "update data_keys set state = 'DESTROYED', wrapped = '' "
+                "where scope_id = %s and layer = 'customer' and state <> 'DESTROYED'",
+                scope.id,
+            )
+            await op.run(
+                "update scope_keys set state = 'DESTROYED', changed_at = %s "
+                "where scope_id = %s and layer = 'customer' and state <> 'DESTROYED'",
+                op.now,
+                scope.id,
+            )
+            await record(op, "key.destroy", "key", scope.id, detail=f"version={current.version}")
+
+    async def _end_retired(self, scope: Scope) -> None:
+        """End scope keys that have wrapped nothing for long enough."""
+        async with self._operation(KEEPER, scope) as op:
+            keys = await read_keys(op.connection, scope.id)
+            over = [
+                key
+                for key in keys.scope_keys
+                if key.state is KeyState.RETIRING
+                and key.retired_at is not None
+                and key.retired_at <= op.now - RETIRED_KEPT
+            ]
+        for key in over:
+            if key.layer is Layer.CUSTOMER and key.source is not Source.HELD:
+                await self.keyring.store.destroy(key.reference)
+            async with self._operation(KEEPER, scope) as op:
+                await op.run(
+                    "update scope_keys set state = 'DESTROYED', wrapped = null, changed_at = %s "
+                    "where scope_id = %s and layer = %s and version = %s and state = 'RETIRING'",
+                    op.now,
+                    scope.id,
+                    key.layer.value,
+                    key.version,
+                )
+                await record(op, "key.end", "key", scope.id, detail=f"{key.layer.value} version={key.version}")
+
+    async def _scopes(self) -> list[Scope]:
+        async with self.databases.directory() as directory:
+            cursor = await directory.execute(b"select account_id from accounts", binary=True)
+            accounts = [Scope(account=row[0]) for row in await cursor.fetchall()]
+            cursor = await directory.execute(b"select account_id, tenant_id from tenants", binary=True)
+            return accounts + [Scope(account=row[0], tenant=row[1]) for row in await cursor.fetchall()]
+
+    async def _record(
+        self, actor: Actor, scope: Scope, action: str, key: ScopeKey, *, outcome: Outcome = "done", detail: str = ""
+    ) -> None:
+        async with self._operation(actor, scope) as op:
+            named = f"version={key.version} {detail}".rstrip()
+            await record(op, action, "key", scope.id, outcome=outcome, detail=named)
+
+    def _operation(self, actor: Actor, scope: Scope) -> AbstractAsyncContextManager[Operation]:
+        return self.databases.operation(actor, account=scope.account, tenant=scope.tenant)
+
+
+async def _lock(op: Operation) -> None:
+    """One change of a scope's keys at a time."""
+    await op.run("select pg_advisory_xact_lock(hashtextextended(%s, 0))", op.scope.hex)
+
+
+async def _set_state(op: Operation, key: ScopeKey, state: KeyState) -> None:
+    await op.run(
+        "update scope_keys set state = %s, changed_at = %s where scope_id = %s and layer = %s and version = %s",
+        state.value,
+        op.now,
+        op.scope,
+        key.layer.value,
+        key.version,
+    )
+
+
+async def _set_destruction(
+    op: Operation,
+    key: ScopeKey,
+    *,
+    asked_by: str | None = None,
+    approved_by: str | None = None,
+    after: datetime | None = None,
+) -> None:
+    await op.run(
+        "update scope_keys set destroy_asked_by = %s, destroy_approved_by = %s, destroy_after = %s, changed_at = %s "
+        "where scope_id = %s and layer = %s and version = %s",
+        asked_by,
+        approved_by,
+        after,
+        op.now,
+        op.scope,
+        key.layer.value,
+        key.version,
+    )
+
+
+def _expect(found: ScopeKey, expected: ScopeKey) -> None:
+    """Raises errors.Conflict (`KEY_CHANGED`) when a key isn't any more as it was when this began."""
+    if found != expected:
+        raise Conflict(Failure("KEY_CHANGED", "The key was changed by somebody else just now. Look at it again."))
+
+
+def _is_due(op: Operation, key: ScopeKey) -> bool:
+    """Whether the time of a key's destruction has come."""
+    return key.destroy_after is not None and key.destroy_after <= op.now
+
+
+def _who(op: Operation) -> str:
+    return str(op.actor.key_id or op.actor.name)
+
+
+def _not_found() -> NotFound:
+    return NotFound(Failure("KEY_NOT_FOUND", "There is no such encryption key."))
+
+
+def _destroyed() -> Conflict:
+    return Conflict(Failure("KEY_DESTROYED", "The key is destroyed, for good, and so is what was sealed under it."))
+
+
+def _being_destroyed() -> Conflict:
+    return Conflict(Failure("KEY_BEING_DESTROYED", "The key's destruction has been asked for. Cancel that first."))
+
+
+def _not_asked() -> Conflict:
+    return Conflict(Failure("KEY_DESTROY_NOT_ASKED", "Nobody has asked for the destruction of this key."))
