@@ -15,6 +15,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
+import structlog
+
 from strongroom.api import Services, build_asgi
 from strongroom.api.orders import OrderWriter
 from strongroom.api.surface import Surface
@@ -37,10 +39,13 @@ from strongroom.rails.connectors.simulator import Simulator
 from strongroom.rails.contract import Provider
 from strongroom.rails.marketplace import SIMULATOR
 from strongroom.reconciliation import contents
-from strongroom.vault import KeyDesk, Keyring, Split
-from strongroom.vault.holders.configured import Holders, open_holders
+from strongroom.vault import ImportDesk, KeyDesk, Keyring, Split
+from strongroom.vault.holders.configured import Holders, open_sound_holders
 from strongroom.vault.holders.file import FileHolder
+from strongroom.vault.holders.imports import Imports
 from strongroom.vault.master import read_or_make_secret
+
+log = structlog.get_logger(__name__)
 
 _PASSWORD_BYTES: Final = 32
 SPLITS: Final = (
@@ -110,8 +115,15 @@ class Installation:
         return FileHolder(self.config.keys_dir, self.config.environment, SystemClock())
 
     def holders(self) -> Holders:
-        """All holders of keys, for one process: our own, and those that `holders.toml` names."""
-        return open_holders(self.holder, self.config.keys_dir)
+        """All holders of keys, for one process: our own, and those that `holders.toml` names.
+
+        One that is described wrongly is left out, with all that is wrong in the log: its keys can't be used until that
+        is mended and the process started again, and whoever uses another holder, or none, goes on.
+        """
+        found, mistakes = open_sound_holders(self.holder, self.config.keys_dir)
+        for mistake in mistakes:
+            log.error("keys.holder_left_out", code=mistake.code, message=mistake.message)
+        return found
 
     @cached_property
     def authority(self) -> LocalAuthority:
@@ -192,7 +204,8 @@ class App:
         self.installation = installation
         self.config = installation.config
         self.clock = clock
-        self.keyring = Keyring(installation.holders(), self.config.environment, clock)
+        self.holders = installation.holders()
+        self.keyring = Keyring(self.holders, self.config.environment, clock)
         self.databases = Databases(
             installation.admin_url,
             installation.app_password,
@@ -212,6 +225,9 @@ class App:
         parts: Mapping[type, Any] = {
             Tokens: self.tokens,
             Keyring: self.keyring,
+            KeyDesk: self.key_desk,
+            ImportDesk: self.import_desk,
+            Holders: self.holders,
             OrderWriter: OrderWriter(self.databases),
             NotificationReceiver: NotificationReceiver(self.databases, self.provider),
         }
@@ -257,6 +273,12 @@ class App:
         """Where keys are rotated, attached, disabled and destroyed."""
         secret = read_or_make_secret(self.config.keys_dir / "key-owners.secret", _PASSWORD_BYTES)
         return KeyDesk(databases=self.databases, keyring=self.keyring, owner_key=Secret(secret))
+
+    @cached_property
+    def import_desk(self) -> ImportDesk:
+        """Where customers bring their keys."""
+        imports = Imports(self.config.keys_dir, self.installation.holder, self.clock)
+        return ImportDesk(desk=self.key_desk, imports=imports)
 
     async def open(self) -> None:
         """Connect to the databases."""

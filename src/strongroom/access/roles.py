@@ -47,6 +47,8 @@ _ACCOUNT: Final[Mapping[str, frozenset[Permission]]] = {
     "account-tenant-read": frozenset({P.TENANTS_READ}),
     "account-tenant-write": frozenset({P.TENANTS_READ, P.TENANTS_WRITE}),
     "account-tenant-approval": frozenset({P.TENANTS_READ, P.TENANTS_APPROVE}),
+    "account-encryption-key-read": frozenset({P.ENCRYPTION_KEYS_READ}),
+    "account-encryption-key-write": frozenset({P.ENCRYPTION_KEYS_READ, P.ENCRYPTION_KEYS_MANAGE}),
 }
 _TENANT: Final[Mapping[str, frozenset[Permission]]] = {
     "tenant-admin": frozenset(
@@ -63,6 +65,8 @@ _TENANT: Final[Mapping[str, frozenset[Permission]]] = {
     "tenant-collect-scheme-write": frozenset({P.COLLECT_SCHEMES_READ, P.COLLECT_SCHEMES_WRITE}),
     "tenant-payout-scheme-read": frozenset({P.PAYOUT_SCHEMES_READ}),
     "tenant-payout-scheme-write": frozenset({P.PAYOUT_SCHEMES_READ, P.PAYOUT_SCHEMES_WRITE}),
+    "tenant-encryption-key-read": frozenset({P.ENCRYPTION_KEYS_READ}),
+    "tenant-encryption-key-write": frozenset({P.ENCRYPTION_KEYS_READ, P.ENCRYPTION_KEYS_MANAGE}),
     "tenant-reward-group-read": frozenset(),
     "tenant-reward-group-write": frozenset(),
     "tenant-transaction-read": frozenset({P.TRANSACTIONS_READ}),

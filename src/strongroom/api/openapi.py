@@ -108,6 +108,8 @@ def _operation(route: Route) -> dict[str, Any]:
     }
     if route.permission is not None:
         operation["x-permission"] = route.permission.value
+    if route.codes:
+        operation["x-error-codes"] = list(route.codes)
     if route.request is not None:
         schema = _schema(route.request)
         operation["requestBody"] = {

@@ -157,23 +157,46 @@ def open_holders(own: FileHolder, folder: Path) -> Holders:
     Raises errors.Invalid (`HOLDERS_FILE_INVALID`) with every mistake in the file, and errors.Broken (`KEY_FILE_UNSAFE`)
     when others may read it.
     """
-    sections = _sections(folder / "holders.toml")
-    mistakes: list[Failure] = []
+    found, mistakes = _read(folder)
+    if mistakes:
+        raise Invalid(*(failure for _, failure in mistakes))
+    return _build(own, folder, found)
+
+
+def open_sound_holders(own: FileHolder, folder: Path) -> tuple[Holders, Sequence[Failure]]:
+    """The same without the sections that have a mistake, and all mistakes: one account's must not stop the others.
+
+    To whoever uses a holder that is left out, it is one that isn't configured. A file that is no TOML, or that others
+    may read, leaves all of them out.
+    """
+    try:
+        found, mistakes = _read(folder)
+    except (Invalid, Broken) as error:
+        return _build(own, folder, {}), error.failures
+    wrong = {name for name, _ in mistakes}
+    sound = {name: section for name, section in found.items() if name not in wrong}
+    return _build(own, folder, sound), [failure for _, failure in mistakes]
+
+
+def _read(folder: Path) -> tuple[Mapping[str, _Pkcs11 | _AwsKms | _Transit], Sequence[tuple[str, Failure]]]:
+    """The sections that can be read, and every mistake with the name of its section."""
     found: dict[str, _Pkcs11 | _AwsKms | _Transit] = {}
-    for name, content in sections.items():
+    mistakes: list[tuple[str, Failure]] = []
+    for name, content in _sections(folder / "holders.toml").items():
         try:
             found[name] = section = _section(name, content)
         except ValueError as error:
-            mistakes.append(_mistake(name, str(error)))
+            mistakes.append((name, _mistake(name, str(error))))
         else:
-            mistakes += [_mistake(name, why) for why in _of_section(section, folder)]
-    mistakes += _tokens_twice(found, folder)
-    if mistakes:
-        raise Invalid(*mistakes)
+            mistakes += [(name, _mistake(name, why)) for why in _of_section(section, folder)]
+    return found, [*mistakes, *_tokens_twice(found, folder)]
+
+
+def _build(own: FileHolder, folder: Path, sections: Mapping[str, _Pkcs11 | _AwsKms | _Transit]) -> Holders:
     return Holders(
         own,
-        {name: section.build(name, folder) for name, section in found.items()},
-        {name: frozenset(section.accounts) for name, section in found.items()},
+        {name: section.build(name, folder) for name, section in sections.items()},
+        {name: frozenset(section.accounts) for name, section in sections.items()},
     )
 
 
@@ -216,7 +239,7 @@ def _of_section(section: _Pkcs11 | _AwsKms | _Transit, folder: Path) -> list[str
     return found
 
 
-def _tokens_twice(found: Mapping[str, _Section], folder: Path) -> list[Failure]:
+def _tokens_twice(found: Mapping[str, _Section], folder: Path) -> list[tuple[str, Failure]]:
     """Two holders over one token would let two accounts use one another's keys."""
     seen: dict[tuple[Path, str], str] = {}
     mistakes = []
@@ -224,7 +247,8 @@ def _tokens_twice(found: Mapping[str, _Section], folder: Path) -> list[Failure]:
         if isinstance(section, _Pkcs11):
             first = seen.setdefault(((folder / section.module).resolve(), section.token), name)
             if first != name:
-                mistakes.append(_mistake(name, f"it is the same token as [{first}]; list the accounts there"))
+                why = f"it is the same token as [{first}]; list the accounts there"
+                mistakes.append((name, _mistake(name, why)))
     return mistakes
 
 
