@@ -85,7 +85,8 @@ async def test_openssl_wraps_a_key_as_the_manual_says(inbox: Imports, begun: Key
     assert "openssl" in commands
     (tmp_path / "import.pem").write_text(begun.public_key)
     (tmp_path / "key.bin").write_bytes(KEY)
-    subprocess.run(["bash", "-euc", commands], cwd=tmp_path, check=True, timeout=60, capture_output=True)
+    shell = ["bash", "-euc", commands]
+    await asyncio.to_thread(subprocess.run, shell, cwd=tmp_path, check=True, timeout=60, capture_output=True)
     blob = (tmp_path / "wrapped.bin").read_bytes()
     assert len(blob) == 512 + 40
     assert (await inbox.finish(OWNER, begun.token, KWP, blob)).reveal() == KEY
@@ -164,7 +165,8 @@ def bad_ones(begun: KeyImport) -> dict[str, tuple[WrappingAlgorithm, bytes]]:
     temporary = os.urandom(32)
     head = public(begun).encrypt(temporary, SHA256_OAEP)
     short_head = public(begun).encrypt(temporary[:16], SHA256_OAEP)
-    sha1 = public(begun).encrypt(temporary, padding.OAEP(padding.MGF1(SHA1()), SHA1(), None))
+    old = SHA1()  # noqa: S303  it has to be refused
+    sha1 = public(begun).encrypt(temporary, padding.OAEP(padding.MGF1(old), old, None))
     tail = keywrap.aes_key_wrap_with_padding(temporary, KEY)
     return {
         "empty": (KWP, b""),
