@@ -181,7 +181,6 @@ async def test_a_call_that_is_given_up_leaves_no_answer_for_the_next(holder: Pkc
         await asyncio.sleep(delay)
         call.cancel()
         await asyncio.gather(call, return_exceptions=True)
-        await works(holder)
         assert (await holder.unwrap("one", wrapped[1], CONTEXT)).reveal() == bytes([2]) * 32
 
 
