@@ -243,6 +243,7 @@ async def test_a_process_that_answers_garbage_is_given_up(
             "import sys; sys.stdout.buffer.write(b'\\0\\0\\0\\3abc'); sys.stdout.flush(); input()",
             "import sys; sys.stdout.buffer.write(b'\\0\\0\\0\\1\\x80'); sys.stdout.flush(); input()",
             "import sys; sys.stdout.buffer.write(b'\\0\\0\\0\\x09\\x81\\xa5bytes\\xc4\\0')\nsys.stdout.flush()",
+            "import sys; sys.stdout.buffer.write(b'\\0\\0\\0\\1\\x90'); sys.stdout.flush(); input()",
             "raise SystemExit(1)",
         )
     ):

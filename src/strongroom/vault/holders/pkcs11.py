@@ -151,7 +151,7 @@ class Pkcs11Holder:
             size = int.from_bytes(await child.stdout.readexactly(4), "big")
             if size > _MAX_ANSWER_BYTES:
                 raise KeyUnavailable(self._name, Reason.NONSENSE)
-            answer: dict[str, Any] = msgspec.msgpack.decode(await child.stdout.readexactly(size))
+            answer = msgspec.msgpack.decode(await child.stdout.readexactly(size), type=dict[str, Any])
         except (OSError, asyncio.IncompleteReadError, msgspec.MsgspecError):
             self._end_child()
             self._pause(Reason.AWAY)
