@@ -10,10 +10,13 @@ from uuid import UUID
 from strongroom.assembly import SPLITS, App, Installation
 from strongroom.kernel.actors import Actor, ActorKind
 from strongroom.kernel.clock import Clock, SystemClock
-from strongroom.kernel.ids import ApiKeyId
+from strongroom.kernel.errors import Failure, NotFound
+from strongroom.kernel.ids import AccountId, ApiKeyId
 from strongroom.payments.instruments import add_many, open_account
-from strongroom.vault import KeyDesk, Keyring, Keys, Scope, Work, list_keys
-from tests.fixtures.platform import Client
+from strongroom.vault import KeyDesk, Keys, Scope, Work, list_keys
+from strongroom.vault.holders.contract import Holder
+from strongroom.vault.holders.file import FileHolder
+from tests.fixtures.platform import Client, Platform
 from tests.payments.world import World, bank_account
 from tests.vault.holding import Elsewhere
 
@@ -30,7 +33,6 @@ class Owner(World):
     @classmethod
     async def make(cls, app: App, client: Client, elsewhere: Elsewhere) -> Owner:
         world = World.of(app, client)
-        desk = replace(app.key_desk, may_use=lambda name, _: name == elsewhere.name)
         first, second = [
             Actor(
                 kind=ActorKind.API_KEY,
@@ -42,7 +44,7 @@ class Owner(World):
             )
             for key in (client, await client.new_key("tenant-admin"))
         ]
-        return cls(app, world.tenant, world.account, desk, elsewhere, first, second)
+        return cls(app, world.tenant, world.account, app.key_desk, elsewhere, first, second)
 
     @property
     def scope(self) -> Scope:
@@ -78,19 +80,41 @@ class Owner(World):
         assert work.is_done
         return work
 
-    async def in_process(self, app: App) -> Owner:
+    def seen_by(self, app: App) -> Owner:
         """The same seen by another process."""
-        return replace(self, app=app)
+        return replace(self, app=app, desk=app.key_desk)
+
+
+class Book:
+    """The holders of an installation with one elsewhere, which some accounts may use."""
+
+    def __init__(self, own: FileHolder, elsewhere: Elsewhere, accounts: set[UUID]) -> None:
+        self.own = own
+        self._elsewhere = elsewhere
+        self._accounts = accounts
+
+    def get(self, name: str, account: AccountId) -> Holder:
+        if name == self.own.name:
+            return self.own
+        if name != self._elsewhere.name or account not in self._accounts:
+            raise NotFound(Failure("HOLDER_NOT_FOUND", "There is none."))
+        return self._elsewhere
+
+    async def close(self) -> None:
+        """The holder elsewhere outlives its users."""
 
 
 @asynccontextmanager
-async def process(installation: Installation, elsewhere: Elsewhere, clock: Clock | None = None) -> AsyncIterator[App]:
+async def process(
+    installation: Installation, elsewhere: Elsewhere, accounts: set[UUID], clock: Clock | None = None
+) -> AsyncIterator[Platform]:
     """A process of the installation whose settings name the holder elsewhere."""
     app = installation.app(clock=clock or SystemClock(), connections=4)
-    named = Keyring(installation.holder, installation.config.environment, app.clock, {elsewhere.name: elsewhere})
-    app.use_keyring(named)
+    app.keyring.holders = Book(installation.holder, elsewhere, accounts)
     await app.open()
+    platform = Platform(app)
     try:
-        yield app
+        async with platform.http:
+            yield platform
     finally:
         await app.close()

@@ -24,9 +24,15 @@ class Elsewhere:
     garbage: bytes | None = None
     asked: int = 0
 
-    def add(self, reference: str) -> str:
-        self.keys[reference] = AESGCM(os.urandom(32))
+    def add(self, name: str) -> str:
+        """A new key's reference, which no other test has."""
+        reference = f"{name}-{os.urandom(8).hex()}"
+        self.replace(reference)
         return reference
+
+    def replace(self, reference: str) -> None:
+        """Another key under the same name."""
+        self.keys[reference] = AESGCM(os.urandom(32))
 
     async def wrap(self, reference: str, key: Secret[bytes], context: bytes) -> bytes:
         cipher = await self._key(reference)

@@ -1,4 +1,4 @@
-"""Leases: a holder that is away, slow or wrong is asked seldom and waited for briefly, and no key outlives its lease."""
+"""Leases: a holder that is away, slow or wrong is asked seldom and waited for briefly; no key outlives its lease."""
 
 from __future__ import annotations
 

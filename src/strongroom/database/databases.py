@@ -64,10 +64,8 @@ class Ciphers(Protocol):
         """The scope's cipher as of this epoch of its keys; None when it has to be loaded first."""
         ...
 
-    async def load(
-        self, connect: Connect, region: str, account: AccountId | None, tenant: TenantId | None
-    ) -> None:
-        """Load the tenant's (else the account's) keys as they are now. May take its time; called outside of transactions."""
+    async def load(self, connect: Connect, region: str, account: AccountId | None, tenant: TenantId | None) -> None:
+        """Load the tenant's (else the account's) keys as they are now. Called outside of transactions: it may last."""
         ...
 
 

@@ -136,9 +136,7 @@ class Keyring:
             return None
         return entry.cipher
 
-    async def load(
-        self, connect: Connect, region: str, account: AccountId | None, tenant: TenantId | None
-    ) -> None:
+    async def load(self, connect: Connect, region: str, account: AccountId | None, tenant: TenantId | None) -> None:
         """Open the scope's keys as they are now, asking their holders. Call it outside of operations.
 
         A scope from before the hierarchy gets its scope keys, and a tenant its customer's layer, on the way.
@@ -185,7 +183,9 @@ class Keyring:
             scope_keys.append(scope_key)
             data_keys.append(await self._wrapped(scope, scope_key, wrapper, key))
             customer = _Drawn(LayerCipher(scope.id, Layer.CUSTOMER, {1: key}))
-        cipher = ScopeCipher(scope.id, LayerCipher(scope.id, Layer.PLATFORM, {1: keys["seal"]}), keys["index"], customer)
+        cipher = ScopeCipher(
+            scope.id, LayerCipher(scope.id, Layer.PLATFORM, {1: keys["seal"]}), keys["index"], customer
+        )
         return NewKeys(scope=scope, scope_keys=tuple(scope_keys), data_keys=tuple(data_keys), cipher=cipher)
 
     async def discard(self, drawn: NewKeys) -> None:
@@ -205,7 +205,9 @@ class Keyring:
             return made, _Local(key)
         reference = f"customer-{scope.id.hex}-{new_uuid().hex}"
         await self.holders.own.create(reference)
-        made = self.describe_scope_key(layer, version, source=Source.KEPT, holder=self.holders.own.name, reference=reference)
+        made = self.describe_scope_key(
+            layer, version, source=Source.KEPT, holder=self.holders.own.name, reference=reference
+        )
         return made, _Remote(self.holders.own, reference)
 
     def describe_scope_key(

@@ -156,7 +156,9 @@ class KeyDesk:
             )
         if holder == self.keyring.holders.own.name:
             raise Invalid(
-                Failure("KEY_HOLDER_IS_OURS", "Keys in the installation's own holder are made or imported, not attached.")
+                Failure(
+                    "KEY_HOLDER_IS_OURS", "Keys in the installation's own holder are made or imported, not attached."
+                )
             )
         await self._try(scope, holder, reference)
         await self._claim(scope.account, holder, reference)
