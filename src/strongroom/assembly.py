@@ -43,6 +43,7 @@ from strongroom.vault import ImportDesk, KeyDesk, Keyring, Split
 from strongroom.vault.holders.configured import Holders, open_sound_holders
 from strongroom.vault.holders.file import FileHolder
 from strongroom.vault.holders.imports import Imports
+from strongroom.vault.holders.passphrase import find_passphrase
 from strongroom.vault.master import read_or_make_secret
 
 log = structlog.get_logger(__name__)
@@ -111,8 +112,11 @@ class Installation:
 
     @cached_property
     def holder(self) -> FileHolder:
-        """The installation's own holder: the root key, and the customers' keys that nobody else keeps."""
-        return FileHolder(self.config.keys_dir, self.config.environment, SystemClock())
+        """The installation's own holder: the root key, and the customers' keys that nobody else keeps.
+
+        Its passphrase, if it has one, comes from the environment. Raises as `FileHolder` and `find_passphrase`.
+        """
+        return FileHolder(self.config.keys_dir, self.config.environment, SystemClock(), find_passphrase(os.environ))
 
     def holders(self) -> Holders:
         """All holders of keys, for one process: our own, and those that `holders.toml` names.
@@ -204,8 +208,7 @@ class App:
         self.installation = installation
         self.config = installation.config
         self.clock = clock
-        self.holders = installation.holders()
-        self.keyring = Keyring(self.holders, self.config.environment, clock)
+        self.keyring = Keyring(installation.holders(), self.config.environment, clock)
         self.databases = Databases(
             installation.admin_url,
             installation.app_password,
@@ -227,7 +230,6 @@ class App:
             Keyring: self.keyring,
             KeyDesk: self.key_desk,
             ImportDesk: self.import_desk,
-            Holders: self.holders,
             OrderWriter: OrderWriter(self.databases),
             NotificationReceiver: NotificationReceiver(self.databases, self.provider),
         }

@@ -40,7 +40,7 @@ from strongroom.vault import (
     list_keys,
     list_rotations,
 )
-from strongroom.vault.holders import Holders, WrappingAlgorithm
+from strongroom.vault.holders import WrappingAlgorithm
 
 MAX_NAME: Final = 32
 MAX_REFERENCE: Final = 512
@@ -58,7 +58,7 @@ class DestructionBody(msgspec.Struct, rename=wire_name):
     after: datetime | None
 
 
-class ScopeKeyBody(msgspec.Struct, rename="camel"):
+class ScopeKeyBody(msgspec.Struct, rename=wire_name):
     """A version of a scope key: it wraps the data keys of its layer.
 
     `source` is kept (made and kept here), imported (brought, and kept here) or held (used in `holder`, where it is
@@ -93,7 +93,7 @@ class DataKeyBody(msgspec.Struct, rename=wire_name):
     rotation_due: bool
 
 
-class RotationBody(msgspec.Struct, rename="camel"):
+class RotationBody(msgspec.Struct, rename=wire_name):
     """A rotation: `rewrap` wraps data keys under a new scope key, `re-encrypt` seals fields under a new data key.
 
     `version` is of that new key. `seen` and `done` count data keys or fields: those looked at, those changed. A
@@ -115,7 +115,7 @@ class RotationBody(msgspec.Struct, rename="camel"):
     updated_on: datetime
 
 
-class KeysLinks(msgspec.Struct, rename=wire_name):
+class KeysLinks(msgspec.Struct):
     """What there is beside the keys."""
 
     self: Link
@@ -123,7 +123,7 @@ class KeysLinks(msgspec.Struct, rename=wire_name):
     holders: Link
 
 
-class EncryptionKeysBody(msgspec.Struct, rename="camel"):
+class EncryptionKeysBody(msgspec.Struct, rename=wire_name):
     """All keys, in all versions, and the rotation that is under way."""
 
     links: KeysLinks
@@ -169,13 +169,13 @@ class AttachRequest(msgspec.Struct, rename="camel"):
     reference: str
 
 
-class ImportLinks(msgspec.Struct, rename="camel"):
+class ImportLinks(msgspec.Struct):
     """Where to send the wrapped key."""
 
     key: Link
 
 
-class ImportBody(msgspec.Struct, rename="camel"):
+class ImportBody(msgspec.Struct, rename=wire_name):
     """An import under way. `publicKey` is PEM (SubjectPublicKeyInfo, RSA with 4096 bits)."""
 
     links: ImportLinks
@@ -260,7 +260,7 @@ async def _get(place: _Place) -> Reply:
 
 
 async def _list_holders(place: _Place) -> Reply:
-    holders: Holders = place.call.services.part(Holders)
+    holders = place.desk.keyring.holders
     names = [name for name in holders.names(place.scope.account) if name != holders.own.name]
     return Reply(200, HoldersBody(SelfLink(place.link("holders")), names))
 
@@ -583,7 +583,8 @@ _OWN_KEY: Final = (
         replies={202: RotationBody},
         codes=(
             "ALGORITHM_IS_REQUIRED", "ALGORITHM_NOT_RECOGNISED", "WRAPPED_KEY_IS_REQUIRED", "WRAPPED_KEY_IS_INVALID",
-            "WRAPPED_KEY_LENGTH_OUT_OF_RANGE", "WRAPPED_KEY_CONTAINS_INVALID_CHARACTERS", *_IMPORTS, *_REPLACES, *_STORE,
+            "WRAPPED_KEY_LENGTH_OUT_OF_RANGE", "WRAPPED_KEY_CONTAINS_INVALID_CHARACTERS", *_IMPORTS, *_REPLACES,
+            *_STORE,
         ),
     ),
     _Row(

@@ -135,6 +135,8 @@ class Supervisor:
         parts: Sequence[Part] = ()
         try:
             self._installation.prepare()
+            # So that a missing passphrase ends this here, and what is wrong with holders is said before all else.
+            self._installation.holders()
             self._installation.certificate()
             self._installation.start()
             parts = self._parts()
