@@ -70,12 +70,13 @@ def who() -> Actor:
 
 @contextlib.contextmanager
 def bar(total: int | None) -> Iterator[Advance]:
-    """A progress bar on standard error; without a total it counts."""
+    """A progress bar on standard error, if that is a terminal; without a total it counts."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
     rest = (SpinnerColumn(),) if total is None else (BarColumn(), TimeRemainingColumn())
     columns = (TextColumn("{task.description}"), MofNCompleteColumn(), *rest)
-    with Progress(*columns, console=console(to_stderr=True), transient=True) as progress:
+    output = console(to_stderr=True)
+    with Progress(*columns, console=output, transient=True, disable=not output.is_terminal) as progress:
         task = progress.add_task("", total=total)
         yield lambda what, done: progress.update(task, description=what, completed=done)
 
