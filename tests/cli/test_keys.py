@@ -33,6 +33,7 @@ from tests.vault.holders.conftest import MODULE, PIN
 
 TOKEN = "acme"
 KEY = "strongroom-claims"
+KEYS = "/v1/tenant/encryption-keys"
 WITHIN_S = 5.0
 """How long a disabled key may still be used anywhere."""
 USER = f"{pwd.getpwuid(os.getuid()).pw_name}@command-line"
@@ -154,24 +155,20 @@ async def test_keys_are_listed_and_shown(house: House, tenants: tuple[Client, Cl
     assert [(key["layer"], key["state"], key["source"]) for key in shown["scopeKeys"]] == [
         ("customer", "ACTIVE", "kept"), ("platform", "ACTIVE", "kept"),
     ]  # fmt: skip
-    assert [key["layer"] for key in house.told("show", "--account", tenants[0].account_id)["scopeKeys"]] == ["platform"]
-    for command in (("list",), ("show", "--tenant", tenant)):
-        done = house.keys(*command)
-        assert done.returncode == 0
-        assert tenant in done.stdout if command == ("list",) else "customer" in done.stdout
+    assert [key["layer"] for key in listed[tenants[0].account_id]["scopeKeys"]] == ["platform"]
+    assert f"tenant {tenant}" in house.keys("list").stdout
+    for_people = house.keys("show", "--account", tenants[0].account_id)
+    assert (for_people.returncode, "platform" in for_people.stdout) == (0, True)
 
 
 async def test_rotating_is_said_first_and_done_then(house: House, tenants: tuple[Client, Client]) -> None:
     tenant = ("--tenant", str(tenants[0].tenant_id))
-    before = house.told("show", *tenant)
-    for key in ("scope", "data"):
-        planned = house.told("rotate", *tenant, "--layer", "customer", "--key", key)
-        assert planned["done"] is False
-        assert planned["dataKeys"] == 1
-        assert planned["fields"]["financial_instruments"] == (1 if key == "scope" else 2)
-        said = house.keys("rotate", *tenant, "--layer", "customer", "--key", key).stdout
-        assert said.endswith("Nothing was done. Give --yes to do it.\n")
-    assert house.told("show", *tenant) == before
+    planned = house.told("rotate", *tenant, "--layer", "customer", "--key", "data")
+    assert (planned["done"], planned["dataKeys"], planned["fields"]["financial_instruments"]) == (False, 1, 2)
+    said = house.keys("rotate", *tenant, "--layer", "customer", "--key", "scope").stdout
+    assert said.endswith("Nothing was done. Give --yes to do it.\n")
+    keys = (await tenants[0].get(KEYS)).json()
+    assert {key["version"] for key in (*keys["scopeKeys"], *keys["dataKeys"])} == {1}
     for key, kind in (("scope", "rewrap"), ("data", "re-encrypt")):
         done = house.told("rotate", *tenant, "--layer", "customer", "--key", key, "--yes")
         assert (done["kind"], done["version"], done["status"]) == (kind, 2, "DONE")
@@ -190,7 +187,7 @@ async def test_a_key_in_a_token_is_used_and_never_shown(house: House, tenants: t
     attach = ("attach", *tenant, "--holder", "hsm", "--reference", KEY)
     planned = house.told(*attach)
     assert (planned["done"], planned["algorithm"], planned["extractable"]) == (False, "AES-256", False)
-    assert house.told("show", *tenant)["scopeKeys"][0]["source"] == "kept"
+    assert (await holding.get(KEYS)).json()["scopeKeys"][0]["source"] == "kept"
     assert house.told(*attach, "--yes")["status"] == "DONE"
     tested = house.told("test", *tenant)
     assert (tested["extractable"], 0 < tested["milliseconds"] < 2000) == (False, True)
@@ -238,7 +235,7 @@ async def test_a_key_is_brought(house: House, tenants: tuple[Client, Client], tm
     second = ("import", *tenant, "--token", token, "--wrapped", str(wrapped), "--algorithm", "RSAES_OAEP_SHA_256")
     assert house.told(*second)["done"] is False
     assert house.told(*second, "--yes")["status"] == "DONE"
-    assert house.told("show", *tenant)["scopeKeys"][1]["source"] == "imported"
+    assert (await tenants[0].get(KEYS)).json()["scopeKeys"][1]["source"] == "imported"
     used = house.keys(*second, "--yes")
     assert (used.returncode, "IMPORT_USED: " in used.stderr) == (1, True)
     assert (await take(tenants[0])).status_code == 202
@@ -253,9 +250,8 @@ async def test_destroying_takes_somebody_else(house: House, tenants: tuple[Clien
     assert (asked["destroyAskedBy"], asked["destroyAfter"]) == (USER, None)
     itself = house.keys("destroy", *tenant, "--approve", "--yes")
     assert (itself.returncode, "KEY_DESTROY_NEEDS_ANOTHER: " in itself.stderr) == (1, True)
-    approved = await holding.post("/v1/tenant/encryption-keys/customer/destroy/approve", {"version": 1})
+    approved = await holding.post(f"{KEYS}/customer/destroy/approve", {"version": 1})
     assert approved.json()["destruction"]["approvedBy"] == holding.public_key
-    assert house.told("show", *tenant)["scopeKeys"][0]["destroyAfter"] is not None
     assert house.told("cancel", *tenant)["destroyAskedBy"] is None
     again = house.keys("cancel", *tenant)
     assert (again.returncode, "KEY_DESTROY_NOT_ASKED: " in again.stderr) == (1, True)
