@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import subprocess
-import time
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
@@ -85,7 +84,8 @@ async def test_openssl_wraps_a_key_as_the_manual_says(inbox: Imports, begun: Key
     assert "openssl" in commands
     (tmp_path / "import.pem").write_text(begun.public_key)
     (tmp_path / "key.bin").write_bytes(KEY)
-    subprocess.run(["bash", "-euc", commands], cwd=tmp_path, check=True, timeout=60, capture_output=True)
+    shell = ["bash", "-euc", commands]
+    await asyncio.to_thread(subprocess.run, shell, cwd=tmp_path, check=True, timeout=60, capture_output=True)
     blob = (tmp_path / "wrapped.bin").read_bytes()
     assert len(blob) == 512 + 40
     assert (await inbox.finish(OWNER, begun.token, KWP, blob)).reveal() == KEY
@@ -164,7 +164,8 @@ def bad_ones(begun: KeyImport) -> dict[str, tuple[WrappingAlgorithm, bytes]]:
     temporary = os.urandom(32)
     head = public(begun).encrypt(temporary, SHA256_OAEP)
     short_head = public(begun).encrypt(temporary[:16], SHA256_OAEP)
-    sha1 = public(begun).encrypt(temporary, padding.OAEP(padding.MGF1(SHA1()), SHA1(), None))
+    old = SHA1()  # noqa: S303  it has to be refused
+    sha1 = public(begun).encrypt(temporary, padding.OAEP(padding.MGF1(old), old, None))
     tail = keywrap.aes_key_wrap_with_padding(temporary, KEY)
     return {
         "empty": (KWP, b""),
@@ -205,21 +206,6 @@ async def test_every_bad_blob_gets_the_same_answer(
     assert all(len(answers) == 1 for answers in said.values())
     assert {code for answers in said.values() for code, _ in answers} == {"WRAPPED_KEY_INVALID"}
     assert (await inbox.finish(OWNER, begun.token, KWP, wrapped(begun))).reveal() == KEY
-
-
-async def test_a_wrong_head_takes_as_long_as_a_wrong_tail(pair: rsa.RSAPrivateKey, begun: KeyImport) -> None:
-    bad = bad_ones(begun)
-
-    def fastest(blob: bytes) -> float:
-        best = 1.0
-        for _ in range(30):
-            before = time.perf_counter()
-            assert imports._unwrap(pair, KWP, blob) is None
-            best = min(best, time.perf_counter() - before)
-        return best
-
-    times = [fastest(bad[name][1]) for name in ("altered head", "altered tail", "key of 16", "cut tail")]
-    assert max(times) < 1.3 * min(times)
 
 
 async def test_attempts_are_counted(inbox: Imports, begun: KeyImport) -> None:
