@@ -40,6 +40,7 @@ from strongroom.reconciliation import contents
 from strongroom.vault import KeyDesk, Keyring, Split
 from strongroom.vault.holders.configured import Holders, open_holders
 from strongroom.vault.holders.file import FileHolder
+from strongroom.vault.holders.passphrase import find_passphrase
 from strongroom.vault.master import read_or_make_secret
 
 _PASSWORD_BYTES: Final = 32
@@ -107,7 +108,8 @@ class Installation:
     @cached_property
     def holder(self) -> FileHolder:
         """The installation's own holder: the root key, and the customers' keys that nobody else keeps."""
-        return FileHolder(self.config.keys_dir, self.config.environment, SystemClock())
+        passphrase = find_passphrase(os.environ)
+        return FileHolder(self.config.keys_dir, self.config.environment, SystemClock(), passphrase)
 
     def holders(self) -> Holders:
         """All holders of keys, for one process: our own, and those that `holders.toml` names."""
