@@ -40,7 +40,7 @@ from strongroom.rails.contract import Provider
 from strongroom.rails.marketplace import SIMULATOR
 from strongroom.reconciliation import contents
 from strongroom.vault import ImportDesk, KeyDesk, Keyring, Split
-from strongroom.vault.holders.configured import Holders, open_sound_holders
+from strongroom.vault.holders.configured import Holders, open_holders
 from strongroom.vault.holders.file import FileHolder
 from strongroom.vault.holders.imports import Imports
 from strongroom.vault.holders.passphrase import find_passphrase
@@ -124,7 +124,7 @@ class Installation:
         One that is described wrongly is left out, with all that is wrong in the log: its keys can't be used until that
         is mended and the process started again, and whoever uses another holder, or none, goes on.
         """
-        found, mistakes = open_sound_holders(self.holder, self.config.keys_dir)
+        found, mistakes = open_holders(self.holder, self.config.keys_dir)
         for mistake in mistakes:
             log.error("keys.holder_left_out", code=mistake.code, message=mistake.message)
         return found

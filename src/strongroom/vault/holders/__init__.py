@@ -1,6 +1,6 @@
 """Where root keys and customers' keys live: one contract, several holders."""
 
-from strongroom.vault.holders.configured import Holders, open_holders, open_sound_holders
+from strongroom.vault.holders.configured import Holders, open_holders
 from strongroom.vault.holders.contract import HeldKey, HeldState, Holder, KeyStore, KeyUnavailable, Reason
 from strongroom.vault.holders.file import ROOT, FileHolder, root_version
 from strongroom.vault.holders.imports import Imports, KeyImport, WrappingAlgorithm
@@ -23,6 +23,5 @@ __all__ = [
     "find_passphrase",
     "is_protected",
     "open_holders",
-    "open_sound_holders",
     "root_version",
 ]

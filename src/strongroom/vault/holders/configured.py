@@ -151,31 +151,25 @@ class Holders:
             await holder.close()
 
 
-def open_holders(own: FileHolder, folder: Path) -> Holders:
-    """The holders that `holders.toml` in the folder of the keys names, beside our own. None is asked anything yet.
+def open_holders(own: FileHolder, folder: Path) -> tuple[Holders, Sequence[Failure]]:
+    """The holders that `holders.toml` in the folder of the keys names, beside our own, and every mistake in the file.
 
-    Raises errors.Invalid (`HOLDERS_FILE_INVALID`) with every mistake in the file, and errors.Broken (`KEY_FILE_UNSAFE`)
-    when others may read it.
-    """
-    found, mistakes = _read(folder)
-    if mistakes:
-        raise Invalid(*(failure for _, failure in mistakes))
-    return _build(own, folder, found)
-
-
-def open_sound_holders(own: FileHolder, folder: Path) -> tuple[Holders, Sequence[Failure]]:
-    """The same without the sections that have a mistake, and all mistakes: one account's must not stop the others.
-
-    To whoever uses a holder that is left out, it is one that isn't configured. A file that is no TOML, or that others
-    may read, leaves all of them out.
+    A section with a mistake is left out, since one account's must not stop the others: to whoever uses that holder, it
+    is one that isn't configured. A file that is no TOML, or that others may read, leaves all of them out. None is asked
+    anything yet. The mistakes are `HOLDERS_FILE_INVALID` and, for the file itself, `KEY_FILE_UNSAFE`.
     """
     try:
         found, mistakes = _read(folder)
     except (Invalid, Broken) as error:
-        return _build(own, folder, {}), error.failures
+        found, mistakes = {}, [("", failure) for failure in error.failures]
     wrong = {name for name, _ in mistakes}
     sound = {name: section for name, section in found.items() if name not in wrong}
-    return _build(own, folder, sound), [failure for _, failure in mistakes]
+    holders = Holders(
+        own,
+        {name: section.build(name, folder) for name, section in sound.items()},
+        {name: frozenset(section.accounts) for name, section in sound.items()},
+    )
+    return holders, [failure for _, failure in mistakes]
 
 
 def _read(folder: Path) -> tuple[Mapping[str, _Pkcs11 | _AwsKms | _Transit], Sequence[tuple[str, Failure]]]:
@@ -190,14 +184,6 @@ def _read(folder: Path) -> tuple[Mapping[str, _Pkcs11 | _AwsKms | _Transit], Seq
         else:
             mistakes += [(name, _mistake(name, why)) for why in _of_section(section, folder)]
     return found, [*mistakes, *_tokens_twice(found, folder)]
-
-
-def _build(own: FileHolder, folder: Path, sections: Mapping[str, _Pkcs11 | _AwsKms | _Transit]) -> Holders:
-    return Holders(
-        own,
-        {name: section.build(name, folder) for name, section in sections.items()},
-        {name: frozenset(section.accounts) for name, section in sections.items()},
-    )
 
 
 def _sections(path: Path) -> Mapping[str, Any]:
