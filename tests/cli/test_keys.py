@@ -315,14 +315,18 @@ def test_no_installation_is_made_by_looking_for_its_keys(tmp_path: Path) -> None
 
 
 @pytest.fixture
-async def data_dir() -> AsyncIterator[Path]:
+def data_dir() -> Iterator[Path]:
     """An installation with an account and a tenant, not served."""
+
+    async def fill(installation: Installation) -> None:
+        async with opened(installation) as platform:
+            tenant = await platform.new_tenant()
+            await make_account(tenant)
+            await make_order(tenant)
+
     with public_folder() as folder:
         with started(folder) as installation:
-            async with opened(installation) as platform:
-                tenant = await platform.new_tenant()
-                await make_account(tenant)
-                await make_order(tenant)
+            asyncio.run(fill(installation))
         yield installation.config.data_dir
 
 
