@@ -54,6 +54,7 @@ def find_served(installation: Installation) -> Installation | None:
     try:
         told = json.loads((installation.config.data_dir / "serve.json").read_text())
         api, simulator = urlsplit(told["url"]), urlsplit(told["simulator"] or "")
+        cards, inner = urlsplit(told["cards"]), urlsplit(told["cards_inner"])
         alive = all(psutil.pid_exists(pid) for pid in told["pids"])
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
@@ -64,6 +65,8 @@ def find_served(installation: Installation) -> Installation | None:
         host=api.hostname,
         port=api.port,
         simulator_port=simulator.port or installation.config.simulator_port,
+        cards_port=cards.port or installation.config.cards_port,
+        cards_inner_port=inner.port or installation.config.cards_inner_port,
     )
     return Installation(config)
 
