@@ -13,7 +13,7 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -71,9 +71,25 @@ def find_served(installation: Installation) -> Installation | None:
     return Installation(config)
 
 
+def _processes(config: Config) -> Sequence[int]:
+    """The processes of a served installation, without those that are apart: the card vault and the simulator."""
+    told = json.loads((config.data_dir / "serve.json").read_text())
+    found = []
+    for pid in told["pids"]:
+        supervisor = psutil.Process(pid)
+        found += [supervisor.pid]
+        for part in supervisor.children():
+            if not {"strongroom.vault.cards", "strongroom.rails.simulator"} & set(part.cmdline()):
+                found += [part.pid, *(child.pid for child in part.children(recursive=True))]
+    return found
+
+
 @asynccontextmanager
-async def attached(app: App) -> AsyncIterator[Workbench]:
-    """A workbench for an installation that is served at its configured ports. `app` is open."""
+async def attached(app: App, *, with_cards: bool = True) -> AsyncIterator[Workbench]:
+    """A workbench for an installation that is served at its configured ports. `app` is open.
+
+    `with_cards`: the card vault is being served too.
+    """
     config, installation = app.config, app.installation
     host = _LOOPBACK if config.host in _ANYWHERE else config.host
     authority = installation.ca_file if config.certificate is None else None
@@ -82,7 +98,9 @@ async def attached(app: App) -> AsyncIterator[Workbench]:
     if config.environment is Environment.SANDBOX:
         simulator = Listener(name="simulator", host=_LOOPBACK, port=config.simulator_port, trust=installation.ca_file)
         secret = Secret(installation.simulator_secret_file().read_text().strip())
-    allowed = [Destination(host=host, port=config.port, loopback_ok=True)]
+    cards = Listener(name="card vault", host=host, port=config.cards_port, trust=authority) if with_cards else None
+    ports = (config.port, config.cards_port) if with_cards else (config.port,)
+    allowed = [Destination(host=host, port=port, loopback_ok=True) for port in ports]
     async with Outbound(allowed=allowed, trust=authority, limits=_PATIENT) as outbound:
         yield Workbench(
             config=config,
@@ -90,6 +108,9 @@ async def attached(app: App) -> AsyncIterator[Workbench]:
             api=api,
             simulator=simulator,
             simulator_secret=secret,
+            cards=cards,
+            card_vault=app.card_vault("prove"),
+            processes=lambda: _processes(config),
             endpoints=[Endpoint(method=route.method, path=route.path, level=route.access.value) for route in ROUTES],
             databases=app.databases,
             keyring=app.keyring,
@@ -119,7 +140,7 @@ async def served_here(installation: Installation) -> AsyncIterator[Workbench]:
             await stack.enter_async_context(listening(app.surface, config.port, here.certificate()))
             if config.environment is Environment.SANDBOX:
                 await stack.enter_async_context(_simulator(here))
-            yield await stack.enter_async_context(attached(app))
+            yield await stack.enter_async_context(attached(app, with_cards=False))
     finally:
         await app.close()
 
