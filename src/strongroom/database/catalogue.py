@@ -283,7 +283,7 @@ CATALOGUE: Final[dict[str, dict[str, dict[str, Column]]]] = {
         "forwards": _table(
             Purpose.EXECUTION,
             Retention.DAYS_90,
-            identifier="tenant_id reference token request_hash",
+            identifier="tenant_id forward_id token request_hash",
             configuration="destination",
             routing="state code status",
             sealed="answer_sealed",

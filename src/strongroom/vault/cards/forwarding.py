@@ -28,6 +28,7 @@ from strongroom.kernel.errors import Broken, Conflict, Failure, InFlight, Invali
 from strongroom.outbound import Answer, Destination, Limits, NoAnswer, NotSent, Outbound
 from strongroom.vault.cards import templates
 from strongroom.vault.cards.custody import Custody, Opened
+from strongroom.vault.cards.keys import TenantKeys
 from strongroom.vault.cards.records import By, Outcome, write_event
 from strongroom.vault.cards.scrubbing import Scrubber
 from strongroom.vault.cards.templates import Template
@@ -51,7 +52,7 @@ _TOLD_HEADERS: Final = frozenset({"content-type", "location", "retry-after", "re
 _ANSWER: Final = "answer"
 _SELECT: Final = (
     b"select request_hash, state, code, status, answer_sealed, claimed_until from forwards "
-    b"where tenant_id = %s and reference = %s"
+    b"where tenant_id = %s and forward_id = %s for update"
 )
 
 
@@ -194,10 +195,11 @@ class Forwarder:
     async def find(self, tenant: UUID, reference: str) -> Result:
         """How a forward stands. Raises errors.NotFound (`FORWARD_NOT_FOUND`), errors.InFlight (`FORWARD_IN_FLIGHT`)."""
         async with self._custody.records.transaction(tenant) as connection:
-            row = await self._row(connection, tenant, reference)
+            keys = await self._custody.keys.of(connection, tenant)
+            row = await _row(connection, tenant, _forward_id(keys, reference))
             if row is None:
                 raise NotFound(Failure("FORWARD_NOT_FOUND", "Nothing was forwarded under this reference."))
-            return await self._read(connection, tenant, reference, row)
+            return self._read(keys, reference, row)
 
     async def _intend(
         self, tenant: UUID, wanted: Forward, template: Template, destination: str, by: By
@@ -210,7 +212,7 @@ class Forwarder:
             await connection.execute(
                 "delete from forwards where tenant_id = %s and created_at < %s", (tenant, now - KEPT_FOR)
             )
-            row = await self._row(connection, tenant, wanted.reference, lock=True)
+            row = await _row(connection, tenant, _forward_id(keys, wanted.reference))
             if row is not None:
                 if row[0] != request_hash:
                     raise KeyReused(
@@ -219,7 +221,7 @@ class Forwarder:
                             "This reference was used for another request. Use a new one for a new request.",
                         )
                     )
-                known = await self._read(connection, tenant, wanted.reference, row)
+                known = self._read(keys, wanted.reference, row)
                 if known.state != "NOT_SENT":
                     return known, None
             card = await self._custody.open(connection, tenant, wanted.token)
@@ -228,23 +230,22 @@ class Forwarder:
                     Failure(
                         "CVV_NOT_AVAILABLE",
                         "There is no security code for this card: it is kept for one use within minutes. Take the card "
-                        "again with its code, or leave {{cvv}} out.",
-                        {},
+                        "again with its code, or leave the code out of the template.",
                     )
                 )
             cursor = await connection.execute(
                 """
-                insert into forwards (tenant_id, reference, token, destination, request_hash, state, claimed_until,
+                insert into forwards (tenant_id, forward_id, token, destination, request_hash, state, claimed_until,
                                       created_at, updated_at)
-                values (%(tenant)s, %(reference)s, %(token)s, %(destination)s, %(hash)s, 'INTENDED', %(until)s,
+                values (%(tenant)s, %(id)s, %(token)s, %(destination)s, %(hash)s, 'INTENDED', %(until)s,
                         %(now)s, %(now)s)
-                on conflict (tenant_id, reference) do update
+                on conflict (tenant_id, forward_id) do update
                     set state = 'INTENDED', code = '', claimed_until = %(until)s, updated_at = %(now)s
                     where forwards.state = 'NOT_SENT'
                 """,
                 {
-                    "tenant": tenant, "reference": wanted.reference, "token": wanted.token, "destination": destination,
-                    "hash": request_hash, "until": now + CLAIM, "now": now,
+                    "tenant": tenant, "id": _forward_id(keys, wanted.reference), "token": wanted.token,
+                    "destination": destination, "hash": request_hash, "until": now + CLAIM, "now": now,
                 },
             )  # fmt: skip
             if cursor.rowcount == 0:
@@ -264,10 +265,10 @@ class Forwarder:
                 sealed = keys.seal(wanted.reference, _ANSWER, msgspec.msgpack.encode(result.answer))
             await connection.execute(
                 "update forwards set state = %s, code = %s, status = %s, answer_sealed = %s, updated_at = %s "
-                "where tenant_id = %s and reference = %s",
+                "where tenant_id = %s and forward_id = %s",
                 (
                     result.state, result.code, result.status, sealed, self._custody.clock.now(), tenant,
-                    wanted.reference,
+                    _forward_id(keys, wanted.reference),
                 ),
             )  # fmt: skip
             detail = f"{destination} {result.status or result.code}"
@@ -276,17 +277,7 @@ class Forwarder:
                 outcome=outcomes[result.state], detail=detail,
             )  # fmt: skip
 
-    async def _row(
-        self, connection: Connection, tenant: UUID, reference: str, *, lock: bool = False
-    ) -> Sequence[Any] | None:
-        cursor = await connection.execute(
-            _SELECT + (b" for update" if lock else b""),
-            (tenant, reference),
-            binary=True,
-        )
-        return await cursor.fetchone()
-
-    async def _read(self, connection: Connection, tenant: UUID, reference: str, row: Sequence[Any]) -> Result:
+    def _read(self, keys: TenantKeys, reference: str, row: Sequence[Any]) -> Result:
         _, state, code, status, sealed, claimed_until = row
         if state == "INTENDED":
             if claimed_until > self._custody.clock.now():
@@ -295,9 +286,18 @@ class Forwarder:
             state, code = "UNCONFIRMED", "FORWARD_INTERRUPTED"
         answer = None
         if sealed:
-            keys = await self._custody.keys.of(connection, tenant)
             answer = msgspec.msgpack.decode(keys.open(reference, _ANSWER, sealed), type=ForwardAnswer)
         return Result(reference=reference, state=state, code=code, status=status, answer=answer, is_replay=True)
+
+
+async def _row(connection: Connection, tenant: UUID, forward_id: bytes) -> Sequence[Any] | None:
+    cursor = await connection.execute(_SELECT, (tenant, forward_id), binary=True)
+    return await cursor.fetchone()
+
+
+def _forward_id(keys: TenantKeys, reference: str) -> bytes:
+    """A reference may tell something, so that it is kept as a keyed hash. (A card's number has no such prefix.)"""
+    return keys.fingerprint(f"forward {reference}".encode())
 
 
 def check_forward(wanted: Forward) -> Template:

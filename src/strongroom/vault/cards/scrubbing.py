@@ -19,9 +19,7 @@ from urllib.parse import unquote_to_bytes
 import msgspec
 
 _BETWEEN: Final = "[^0-9A-Za-z]{0,3}"
-_CODE_NAME: Final = re.compile(
-    r"(?:^|[^a-z])(?:cvv2?|cvc2?|cvn|csc|cid|security_?code|verification_?value)(?:$|[^a-z])"
-)
+_CODE_NAME: Final = re.compile(r"(?:^|[^a-z])(?:cvv|cvc|cvn|csc|cid|security[^a-z]?code|verification[^a-z]?value)2?$")
 _HUMP: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _HIDDEN: Final = "***"
 _encode: Final = msgspec.json.Encoder(decimal_format="number").encode

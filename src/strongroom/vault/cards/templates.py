@@ -23,7 +23,7 @@ PLACEHOLDERS: Final = frozenset({"number", "expiry_month", "expiry_year", "holde
 JSON: Final = "application/json"
 FORM: Final = "application/x-www-form-urlencoded"
 MAX_FIELDS: Final = 1_000
-_PLACE: Final = re.compile(r"\{\{([^{}]*)\}\}")
+_PLACE: Final = re.compile(r"(?<!\{)\{\{([^{}]*)\}\}(?!\})")
 _encode: Final = msgspec.json.Encoder(decimal_format="number").encode
 _decode: Final = msgspec.json.Decoder(float_hook=Decimal).decode
 

@@ -41,10 +41,11 @@ create table cards (
 );
 create index on cards (tenant_id, customer) where customer <> '';
 
--- Requests to providers. INTENDED: written before anything is sent (first beat).
+-- Requests to providers, under the keyed hash of their reference. INTENDED: written before anything is sent (first
+-- beat).
 create table forwards (
     tenant_id uuid not null,
-    reference text not null,
+    forward_id bytea not null,
     token text not null,
     destination text not null,
     request_hash bytea not null,
@@ -55,7 +56,7 @@ create table forwards (
     claimed_until timestamptz not null,
     created_at timestamptz not null,
     updated_at timestamptz not null,
-    primary key (tenant_id, reference),
+    primary key (tenant_id, forward_id),
     foreign key (tenant_id, token) references cards
 );
 create index on forwards (tenant_id, created_at);
