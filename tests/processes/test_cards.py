@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import ssl
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,16 +13,19 @@ from uuid import UUID
 
 import httpx
 import psutil
+import psycopg
 import pytest
 
 from strongroom.assembly import Installation
 from strongroom.cli.workbenches import find_served
+from strongroom.database.databases import CARDS, url_of
 from strongroom.kernel.config import Config
+from strongroom.kernel.errors import InFlight, Refused, Unavailable
 from strongroom.vault.card_client import CardVault, ForwardRequest
 from tests.certificates import Authority
 from tests.fixtures.platform import Client, Server, public_folder
 from tests.vault.cards.numbers import VISA, card
-from tests.vault.cards.provider import Provider, provider
+from tests.vault.cards.provider import Provider, Received, answer, provider
 
 TEMPLATE = '{"card":{"number":"{{number}}","expiry":"{{expiry_month}}/{{expiry_year}}"},"amount":1250}'
 PATIENCE_S = 30.0
@@ -67,11 +71,8 @@ class Shop:
 
     def process(self) -> psutil.Process:
         """The vault's process."""
-        return next(
-            process
-            for process in psutil.Process(self.server.pid).children()
-            if "strongroom.vault.cards" in process.cmdline()
-        )
+        parts = [part for part in psutil.Process(self.server.pid).children() if part.status() != psutil.STATUS_ZOMBIE]
+        return next(part for part in parts if "strongroom.vault.cards" in part.cmdline())
 
 
 @asynccontextmanager
@@ -122,3 +123,67 @@ async def test_from_the_form_to_the_provider(open_shop: Shop) -> None:
     again = await open_shop.vault.forward(open_shop.tenant_id, open_shop.request(token, "first"))
     assert (again.replayed, again.body) == (True, forwarded.body)
     assert sum(request is received for request in open_shop.bank.received) == 1
+
+
+async def test_killed_in_the_middle_it_never_sends_twice(open_shop: Shop) -> None:
+    token = await open_shop.take()
+    on_its_way = asyncio.Event()
+
+    async def never(request: Received) -> bytes:
+        on_its_way.set()
+        await asyncio.sleep(600)
+        return answer(b"{}")
+
+    open_shop.bank.answer = never
+    body = '{"number":"{{number}}","code":"{{cvv}}"}'
+    asking = asyncio.create_task(open_shop.vault.forward(open_shop.tenant_id, open_shop.request(token, "killed", body)))
+    await on_its_way.wait()
+    before = open_shop.process()
+    before.kill()
+    with pytest.raises(Unavailable) as silent:
+        await asking
+    assert silent.value.code == "CARD_VAULT_SILENT"
+    await eventually_up(open_shop, before)
+    with pytest.raises(InFlight):
+        await open_shop.vault.find_forward(open_shop.tenant_id, "killed")
+    with psycopg.connect(url_of(open_shop.app.installation.admin_url, CARDS).reveal()) as connection:
+        connection.execute("update forwards set claimed_until = now() where state = 'INTENDED'")
+    told = await open_shop.vault.forward(open_shop.tenant_id, open_shop.request(token, "killed", body))
+    assert (told.state, told.code) == ("UNCONFIRMED", "FORWARD_INTERRUPTED")
+    # The code was in the memory of the one that died, and nowhere else.
+    with pytest.raises(Refused) as gone:
+        await open_shop.vault.forward(open_shop.tenant_id, open_shop.request(token, "after", body))
+    assert gone.value.code == "CVV_NOT_AVAILABLE"
+    sent = [request for request in open_shop.bank.received if b'"code"' in request.body]
+    assert len(sent) == 1
+    # All else goes on: the card is there, and a new one is taken.
+    open_shop.bank.answer = None
+    assert (await open_shop.vault.forward(open_shop.tenant_id, open_shop.request(token, "later"))).state == "ANSWERED"
+    await open_shop.take()
+
+
+async def eventually_up(shop: Shop, before: psutil.Process) -> None:
+    """Until the supervisor has started another vault, and it answers."""
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            await shop.vault.describe(shop.tenant_id, "card_x")
+        except Refused:
+            break
+        except Unavailable:
+            assert time.monotonic() < deadline, shop.server.log
+            await asyncio.sleep(0.2)
+    assert shop.process().pid != before.pid
+
+
+def test_the_vault_keeps_its_memory_and_files_to_itself(open_shop: Shop) -> None:
+    pid = open_shop.process().pid
+    limits = Path(f"/proc/{pid}/limits").read_text()
+    core = next(line for line in limits.splitlines() if line.startswith("Max core file size"))
+    assert core.split()[4:6] == ["0", "0"]
+    folder = open_shop.server.data_dir / "cards"
+    for name in ("root.key", "database.secret", "transfers.key"):
+        assert (folder / name).stat().st_mode & 0o077 == 0, name
+    assert (folder / "root.key").read_bytes() != (open_shop.server.data_dir / "keys" / "master.key").read_bytes()
+    assert "Traceback" not in open_shop.server.log
+    assert VISA not in open_shop.server.log

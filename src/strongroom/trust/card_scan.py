@@ -2,9 +2,10 @@
 
 A finding is a run of digits that some scheme could have issued (range, length, last digit: `kernel.card_numbers`) and
 that stands by itself: no letter, digit, dot or hyphen directly before it, no letter or digit after. Read as ASCII, in
-the groups in which cards are printed, in UTF-16, in hexadecimal and in base64. Some runs of digits look like a number
-by chance, and numbers may stand in the middle of words, so a check that knows its own numbers looks for those too, in
-every form and context (`searching.text_patterns`).
+the groups in which cards are printed, in UTF-16, in hexadecimal and in base64. A run of 17 to 19 digits counts in groups
+only: memory is full of 64-bit integers written out, of which one in thirty would look like a card. For this, and because
+numbers may stand in the middle of words, a check that knows its own numbers looks for those too, in every form and
+context (`searching.text_patterns`).
 
 Where digits are is found on a copy in which every digit is the same byte; that is many times as fast as a regular
 expression, which is asked only about what is left.
@@ -14,7 +15,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import AsyncIterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -34,12 +35,17 @@ _SPACED: Final = {
 """The shapes of numbers with something between their digits; a NUL between all of them is UTF-16."""
 _BASE64: Final = re.compile(rb"[M-O][DTjz][AEIMQUYcgk][w-z0-5](?:[M-O][DTjz][AEIMQUYcgk][w-z0-5]){2,5}")
 """Three digits become four characters, of which each has a small alphabet of its own."""
-_DIGITS: Final = re.compile(rb"(?<![0-9])[0-9]{13,19}(?![0-9])")
+_DIGITS: Final = re.compile(rb"(?<![0-9])[0-9]{13,16}(?![0-9])")
 _HEXADECIMAL: Final = re.compile(rb"(?:3[0-9])+")
 _STANDARD: Final = bytes.maketrans(b"-_", b"+/")
 _WORD: Final = frozenset(b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
 _JOINED: Final = _WORD | frozenset(b".-")
 _SHORTEST: Final = 13
+_LONGEST_RUN: Final = 16
+_BEGINNING: Final = b"\n"
+"""Stands before what is looked through, so that a number at its very beginning is not taken for the end of one."""
+_LONGEST: Final = 128
+"""More than any form of a number has: 19 digits in UTF-16, in hexadecimal, or with something between them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,14 +85,26 @@ class CardSearch(Search):
 
     def pieces(self, pieces: Iterator[bytes], name: str) -> None:
         """Look through what comes in pieces."""
-        tail = b""
+        tail = _BEGINNING
         for piece in pieces:
             tail = self._look(tail, piece, name)
         self._scan(tail, b"", name, is_last=True)
 
+    async def stream(self, pieces: AsyncIterable[memoryview | bytes | bytearray], name: str) -> None:
+        """Look through a stream."""
+        tail, gathered = _BEGINNING, bytearray()
+        async for piece in pieces:
+            gathered += piece
+            if len(gathered) >= PIECE:
+                tail = self._look(tail, bytes(gathered), name)
+                gathered.clear()
+        tail = self._look(tail, bytes(gathered), name)
+        self._scan(tail, b"", name, is_last=True)
+
     def _look(self, tail: bytes, piece: bytes, name: str) -> bytes:
         self._scan(tail, piece, name, is_last=False)
-        return super()._look(tail, piece, name)
+        kept = super()._look(tail, piece, name)
+        return kept and (tail + piece)[-max(len(kept), _LONGEST) :]
 
     def _scan(self, tail: bytes, piece: bytes, name: str, *, is_last: bool) -> None:
         """What touches an edge may be cut there, and is seen whole in the window before or after."""
@@ -141,10 +159,10 @@ def _runs(content: bytes, shapes: bytes) -> Iterator[Finding]:
     while at >= 0:
         run = _RUN.match(content, at)
         end = at + _SHORTEST if run is None else run.end()
-        if _stands_alone(content, at, end):
+        if end - at <= _LONGEST_RUN and _stands_alone(content, at, end):
             yield from _finding(at, end, "clear", content[at:end])
         for found in _HEXADECIMAL.finditer(content, at, end):
-            if found.end() - found.start() >= 2 * _SHORTEST:
+            if 2 * _SHORTEST <= found.end() - found.start() <= 2 * _LONGEST_RUN:
                 yield from _finding(at, end, "hexadecimal", bytes.fromhex(found[0].decode()))
         at = shapes.find(b"d" * _SHORTEST, end)
 

@@ -24,7 +24,7 @@ from strongroom.kernel.telemetry import configure_logs, forbid_dumps
 from strongroom.outbound import Destination, Outbound
 from strongroom.vault.cards.codes import SecurityCodes
 from strongroom.vault.cards.custody import Custody
-from strongroom.vault.cards.doors import InnerDoor, PlatformRights, PublicDoor
+from strongroom.vault.cards.doors import InnerDoor, PublicDoor, Rights
 from strongroom.vault.cards.forwarding import Egress, Forwarder, read_egress
 from strongroom.vault.cards.keys import KEY_BYTES, CardKeys
 from strongroom.vault.cards.listening import Listener, server_context
@@ -66,7 +66,7 @@ async def serve(options: argparse.Namespace, database: Secret[str]) -> None:
     egress = Egress(_destinations(options, environment))
     rights = _outbound_to(options.api_url, options.api_trust)
     transfers = Transfers(custody, load_or_make_key(folder / "transfers.key"))
-    public = PublicDoor(custody, transfers, PlatformRights(rights, options.api_url))
+    public = PublicDoor(custody, transfers, Rights(rights, options.api_url))
     inner = InnerDoor(custody, Forwarder(custody, egress))
     doors = (Listener(public.handle, public.max_body), Listener(inner.handle, inner.max_body))
     stop = asyncio.Event()

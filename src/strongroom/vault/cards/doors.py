@@ -9,7 +9,7 @@ import re
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final
 from uuid import UUID
 
 import msgspec
@@ -67,23 +67,19 @@ class Caller:
     key: str
 
 
-class Rights(Protocol):
-    """Tells whether the holder of an access token may take cards, or move them."""
-
-    async def require(self, right: str, headers: Mapping[str, str], correlation_id: str) -> Caller:
-        """Who it is. Raises errors.Unauthenticated, errors.Forbidden or errors.Unavailable."""
-        ...
-
-
-class PlatformRights:
-    """Asks the platform's API, which knows about every key whether it still exists."""
+class Rights:
+    """Who may do what: asks the platform's API, which knows of every key whether it still exists."""
 
     def __init__(self, outbound: Outbound, url: str) -> None:
         self._outbound = outbound
         self._url = url
 
     async def require(self, right: str, headers: Mapping[str, str], correlation_id: str) -> Caller:
-        """See `Rights.require`."""
+        """Who holds the token in these headers, if they have this right (`take`, `move`).
+
+        Raises errors.Unauthenticated, errors.Forbidden and errors.Invalid as the API answers, and errors.Unavailable
+        (`RIGHTS_NOT_KNOWN`) when it gives no answer.
+        """
         passed_on = {
             name: headers[name] for name in ("authorization", "x-account-id", "x-tenant-id") if name in headers
         }
