@@ -37,6 +37,7 @@ from strongroom.trust import Endpoint, Listener, Workbench
 
 START_TIMEOUT_S: Final = 30.0
 _LOOPBACK: Final = "127.0.0.1"
+_TOLD: Final = "serve.json"
 _PATIENT: Final = Limits(connect_s=15.0, idle_s=60.0, total_s=120.0, answer_bytes=1 << 26)
 """A busy machine makes answers late, not promises broken."""
 _ANYWHERE: Final = frozenset({"0.0.0.0", "::", ""})  # noqa: S104  not bound here, only recognised
@@ -49,10 +50,10 @@ def find_served(installation: Installation) -> Installation | None:
     """The installation as it is being served right now, or None.
 
     `strongroom serve` writes `serve.json` into the data directory: `url` and `simulator` (addresses, the latter null in
-    production) and `pids`. A file whose processes are gone is left over from a crash, and means nothing.
+    production), `cards` and `cards_inner` (the card vault's doors) and `pids`. A file whose processes are gone is left over from a crash, and means nothing.
     """
     try:
-        told = json.loads((installation.config.data_dir / "serve.json").read_text())
+        told = json.loads((installation.config.data_dir / _TOLD).read_text())
         api, simulator = urlsplit(told["url"]), urlsplit(told["simulator"] or "")
         cards, inner = urlsplit(told["cards"]), urlsplit(told["cards_inner"])
         alive = all(psutil.pid_exists(pid) for pid in told["pids"])
@@ -73,7 +74,7 @@ def find_served(installation: Installation) -> Installation | None:
 
 def _processes(config: Config) -> Sequence[int]:
     """The processes of a served installation, without those that are apart: the card vault and the simulator."""
-    told = json.loads((config.data_dir / "serve.json").read_text())
+    told = json.loads((config.data_dir / _TOLD).read_text())
     found = []
     for pid in told["pids"]:
         supervisor = psutil.Process(pid)
@@ -85,10 +86,10 @@ def _processes(config: Config) -> Sequence[int]:
 
 
 @asynccontextmanager
-async def attached(app: App, *, with_cards: bool = True) -> AsyncIterator[Workbench]:
+async def attached(app: App) -> AsyncIterator[Workbench]:
     """A workbench for an installation that is served at its configured ports. `app` is open.
 
-    `with_cards`: the card vault is being served too.
+    The card vault is there only where `strongroom serve` is: an API that is served for the time being has none.
     """
     config, installation = app.config, app.installation
     host = _LOOPBACK if config.host in _ANYWHERE else config.host
@@ -98,9 +99,10 @@ async def attached(app: App, *, with_cards: bool = True) -> AsyncIterator[Workbe
     if config.environment is Environment.SANDBOX:
         simulator = Listener(name="simulator", host=_LOOPBACK, port=config.simulator_port, trust=installation.ca_file)
         secret = Secret(installation.simulator_secret_file().read_text().strip())
-    cards = Listener(name="card vault", host=host, port=config.cards_port, trust=authority) if with_cards else None
-    ports = (config.port, config.cards_port) if with_cards else (config.port,)
-    allowed = [Destination(host=host, port=port, loopback_ok=True) for port in ports]
+    cards = None
+    if (config.data_dir / _TOLD).exists():
+        cards = Listener(name="card vault", host=host, port=config.cards_port, trust=authority)
+    allowed = [Destination(host=host, port=port, loopback_ok=True) for port in (config.port, config.cards_port)]
     async with Outbound(allowed=allowed, trust=authority, limits=_PATIENT) as outbound:
         yield Workbench(
             config=config,
@@ -140,7 +142,7 @@ async def served_here(installation: Installation) -> AsyncIterator[Workbench]:
             await stack.enter_async_context(listening(app.surface, config.port, here.certificate()))
             if config.environment is Environment.SANDBOX:
                 await stack.enter_async_context(_simulator(here))
-            yield await stack.enter_async_context(attached(app, with_cards=False))
+            yield await stack.enter_async_context(attached(app))
     finally:
         await app.close()
 

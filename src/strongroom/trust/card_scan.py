@@ -2,10 +2,10 @@
 
 A finding is a run of digits that some scheme could have issued (range, length, last digit: `kernel.card_numbers`) and
 that stands by itself: no letter, digit, dot or hyphen directly before it, no letter or digit after. Read as ASCII, in
-the groups in which cards are printed, in UTF-16, in hexadecimal and in base64. A run of 17 to 19 digits counts in groups
-only: memory is full of 64-bit integers written out, of which one in thirty would look like a card. For this, and because
-numbers may stand in the middle of words, a check that knows its own numbers looks for those too, in every form and
-context (`searching.text_patterns`).
+the groups in which cards are printed, in UTF-16, in hexadecimal and in base64. A run of 17 to 19 digits counts in
+groups only, since memory is full of 64-bit integers written out, of which many would look like a card. For this, and
+because numbers may stand in the middle of words, a check that knows its own numbers looks for those too, in every form
+and context (`searching.text_patterns`).
 
 Where digits are is found on a copy in which every digit is the same byte; that is many times as fast as a regular
 expression, which is asked only about what is left.
