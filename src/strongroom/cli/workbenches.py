@@ -50,7 +50,8 @@ def find_served(installation: Installation) -> Installation | None:
     """The installation as it is being served right now, or None.
 
     `strongroom serve` writes `serve.json` into the data directory: `url` and `simulator` (addresses, the latter null in
-    production), `cards` and `cards_inner` (the card vault's doors) and `pids`. A file whose processes are gone is left over from a crash, and means nothing.
+    production), `cards` and `cards_inner` (the card vault's doors) and `pids`. A file whose processes are gone is left
+    over from a crash, and means nothing.
     """
     try:
         told = json.loads((installation.config.data_dir / _TOLD).read_text())
