@@ -207,7 +207,8 @@ def test_the_application_owns_nothing(database: tuple[str, Connection]) -> None:
         ("create policy wide on orders using (true)", {"open": ["orders"]}),
         ("create unique index mine on orders (order_id)", {"keys": ["orders: mine"]}),
         (
-            "alter table instruction_events add constraint loose foreign key (transaction_id) references api_keys not valid",
+            "alter table instruction_events "
+            "add constraint loose foreign key (transaction_id) references api_keys not valid",
             {"keys": ["instruction_events: loose"]},
         ),
     ],
