@@ -8,6 +8,7 @@ from typing import Final
 from strongroom.api import (
     accounts,
     bulk,
+    card_vault,
     customer_vault,
     encryption_keys,
     keys,
@@ -29,6 +30,7 @@ _ROUTES: Final[Sequence[Route]] = (
     *orders.ROUTES[1:],
     *sign_in.ROUTES,
     *customer_vault.ROUTES,
+    *card_vault.ROUTES,
     *marketplace.ROUTES,
     *schemes.ROUTES,
     *tenants.ROUTES,
