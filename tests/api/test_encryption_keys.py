@@ -287,6 +287,22 @@ async def test_a_request_that_is_being_worked_on_is_not_begun_twice(keys: Keys, 
     assert sorted(answer.status_code for answer in answers) == [200, 409]
 
 
+async def test_a_request_that_was_cut_off_stays_in_flight(keys: Keys, elsewhere: Elsewhere) -> None:
+    """Nobody knows how far it came, so the same key is neither answered nor carried out again; another one is."""
+    await attach(keys, elsewhere)
+    elsewhere.delay_s, asked, header = 1.0, elsewhere.asked, {"Idempotency-Key": "cut off"}
+    request = asyncio.create_task(keys.client.post(f"{keys.base}/customer/test", headers=header))
+    while elsewhere.asked == asked:
+        await asyncio.sleep(0.01)
+    request.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await request
+    elsewhere.delay_s = 0.0
+    again = await keys.client.post(f"{keys.base}/customer/test", headers=header)
+    assert refusal(again) == (409, ["IDEMPOTENCY_KEY_IN_FLIGHT"])
+    assert (await keys.post("/customer/test", headers={"Idempotency-Key": "another"})).status_code == 200
+
+
 async def attach(keys: Keys, elsewhere: Elsewhere) -> str:
     """Put a key that is held elsewhere in the place of the tenant's; its reference."""
     reference = elsewhere.add("claims")

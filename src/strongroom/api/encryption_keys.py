@@ -11,28 +11,42 @@ import binascii
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any, Final
-
-import msgspec
 
 from strongroom.access import Permission
 from strongroom.api import idempotency
 from strongroom.api.customer_vault import Link, SelfLink
+from strongroom.api.encryption_key_bodies import (
+    AccountEncryptionKeysBody,
+    AttachRequest,
+    DestructionRequest,
+    EncryptionKeysBody,
+    HoldersBody,
+    ImportBody,
+    ImportLinks,
+    ImportRequest,
+    KeysLinks,
+    RotationBody,
+    RotationRequest,
+    RotationsBody,
+    ScopeKeyBody,
+    TestedBody,
+    data_key_body,
+    link,
+    rotation_body,
+    scope_key_body,
+)
 from strongroom.api.named_tenant import find_named_tenant
 from strongroom.api.reading import Collector, Object, read_object
-from strongroom.api.routing import Access, Call, CallHandler, Reply, Route, wire_name
+from strongroom.api.routing import Access, Call, CallHandler, Reply, Route
 from strongroom.database import Operation
 from strongroom.kernel.errors import Conflict, Failure, NotFound
 from strongroom.kernel.ids import parse_uuid
 from strongroom.vault import (
-    DataKey,
     ImportDesk,
     KeyDesk,
     Layer,
     Scope,
-    ScopeKey,
-    Source,
     Work,
     count_sealed,
     get_rotation,
@@ -48,163 +62,6 @@ MAX_WRAPPED: Final = 2_000
 """Characters of a wrapped key in base64; one that is right has at most 736."""
 _LAYERS: Final = tuple(layer.value for layer in Layer)
 _ROTATED: Final = ("scope", "data")
-
-
-class DestructionBody(msgspec.Struct, rename=wire_name):
-    """A destruction under way: asked for by one API key, final at `after` once another has approved it."""
-
-    asked_by: str
-    approved_by: str | None
-    after: datetime | None
-
-
-class ScopeKeyBody(msgspec.Struct, rename=wire_name):
-    """A version of a scope key: it wraps the data keys of its layer.
-
-    `source` is kept (made and kept here), imported (brought, and kept here) or held (used in `holder`, where it is
-    called `reference`). `expiresOn` is the end of its cryptoperiod, by when it should be rotated.
-    """
-
-    links: SelfLink
-    layer: str
-    version: int
-    purpose: str
-    state: str
-    source: str
-    holder: str
-    reference: str | None
-    created_on: datetime
-    changed_on: datetime
-    expires_on: datetime
-    rotation_due: bool
-    destruction: DestructionBody | None
-
-
-class DataKeyBody(msgspec.Struct, rename=wire_name):
-    """A version of a data key: it seals fields, or makes keyed hashes for looking things up (`index`)."""
-
-    layer: str
-    version: int
-    purpose: str
-    state: str
-    scope_key_version: int | None
-    created_on: datetime
-    expires_on: datetime | None
-    rotation_due: bool
-
-
-class RotationBody(msgspec.Struct, rename=wire_name):
-    """A rotation: `rewrap` wraps data keys under a new scope key, `re-encrypt` seals fields under a new data key.
-
-    `version` is of that new key. `seen` and `done` count data keys or fields: those looked at, those changed. A
-    re-encryption is over after a pass that found nothing more to do, so `seen` comes to about twice `total`, which is
-    counted only where a single rotation is asked for that is running.
-    """
-
-    links: SelfLink
-    rotation_id: str
-    kind: str
-    layer: str
-    version: int
-    status: str
-    passes: int
-    seen: int
-    done: int
-    total: int | None
-    started_on: datetime
-    updated_on: datetime
-
-
-class KeysLinks(msgspec.Struct):
-    """What there is beside the keys."""
-
-    self: Link
-    rotations: Link
-    holders: Link
-
-
-class EncryptionKeysBody(msgspec.Struct, rename=wire_name):
-    """All keys, in all versions, and the rotation that is under way."""
-
-    links: KeysLinks
-    scope_keys: list[ScopeKeyBody]
-    data_keys: list[DataKeyBody]
-    rotation: RotationBody | None
-
-
-class AccountEncryptionKeysBody(msgspec.Struct, rename=wire_name):
-    """The account's own keys."""
-
-    links: SelfLink
-    scope_keys: list[ScopeKeyBody]
-    data_keys: list[DataKeyBody]
-    rotation: RotationBody | None
-
-
-class RotationsBody(msgspec.Struct, rename=wire_name):
-    """Rotations, newest first."""
-
-    links: SelfLink
-    rotations: list[RotationBody]
-
-
-class HoldersBody(msgspec.Struct, rename=wire_name):
-    """The holders in which the account may have keys of its own."""
-
-    links: SelfLink
-    holders: list[str]
-
-
-class RotationRequest(msgspec.Struct, rename=wire_name):
-    """What to rotate: the scope key or the data key of a layer."""
-
-    layer: str
-    key: str
-
-
-class AttachRequest(msgspec.Struct, rename="camel"):
-    """A key that is held elsewhere: in which holder, and what it is called there."""
-
-    holder: str
-    reference: str
-
-
-class ImportLinks(msgspec.Struct):
-    """Where to send the wrapped key."""
-
-    key: Link
-
-
-class ImportBody(msgspec.Struct, rename=wire_name):
-    """An import under way. `publicKey` is PEM (SubjectPublicKeyInfo, RSA with 4096 bits)."""
-
-    links: ImportLinks
-    import_token: str
-    public_key: str
-    algorithms: list[str]
-    expires_on: datetime
-
-
-class ImportRequest(msgspec.Struct, rename="camel"):
-    """A key of 256 bits, wrapped under the import's public key, in base64."""
-
-    algorithm: str
-    wrapped_key: str
-
-
-class TestedBody(msgspec.Struct, rename="camel"):
-    """A key that has just wrapped something and opened it again; how its holder describes it, and how long it took."""
-
-    holder: str
-    algorithm: str
-    extractable: bool
-    milliseconds: float
-
-
-class DestructionRequest(msgspec.Struct, rename="camel"):
-    """Which key is meant: the version of the customer's scope key that is in use."""
-
-    version: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -229,7 +86,10 @@ class _Place:
         )
 
     def link(self, *parts: object) -> Link:
-        return Link("/".join((self.base, *map(str, parts))))
+        return link(self.base, *parts)
+
+    def rotation(self, work: Work, total: int | None = None) -> RotationBody:
+        return rotation_body(self.base, work, total)
 
 
 _Handler = Callable[[_Place], Awaitable[Reply]]
@@ -240,9 +100,9 @@ async def _list(place: _Place) -> Reply:
         keys = await list_keys(op)
         running = next((work for work in await list_rotations(op) if not work.is_done), None)
         now = op.now
-    scope_keys = [_scope_key(place, key, now) for key in keys.scope_keys]
-    data_keys = [_data_key(key, now) for key in keys.data_keys]
-    rotation = None if running is None else _rotation(place, running)
+    scope_keys = [scope_key_body(place.base, key, now) for key in keys.scope_keys]
+    data_keys = [data_key_body(key, now) for key in keys.data_keys]
+    rotation = None if running is None else place.rotation(running)
     if place.scope.tenant is None:
         return Reply(200, AccountEncryptionKeysBody(SelfLink(place.link()), scope_keys, data_keys, rotation))
     links = KeysLinks(place.link(), place.link("rotations"), place.link("holders"))
@@ -256,7 +116,7 @@ async def _get(place: _Place) -> Reply:
         raise _no_key()
     async with place.operation() as op:
         key = await get_scope_key(op, Layer(path["layer"]), None if version is None else int(version))
-        return Reply(200, _scope_key(place, key, op.now))
+        return Reply(200, scope_key_body(place.base, key, op.now))
 
 
 async def _list_holders(place: _Place) -> Reply:
@@ -267,7 +127,7 @@ async def _list_holders(place: _Place) -> Reply:
 
 async def _list_rotations(place: _Place) -> Reply:
     async with place.operation() as op:
-        rotations = [_rotation(place, work) for work in await list_rotations(op)]
+        rotations = [place.rotation(work) for work in await list_rotations(op)]
     return Reply(200, RotationsBody(SelfLink(place.link("rotations")), rotations))
 
 
@@ -279,7 +139,7 @@ async def _get_rotation(place: _Place) -> Reply:
             total = sum((await count_sealed(op, Layer.PLATFORM)).values())
         elif not work.is_done:
             total = sum(key.layer is work.layer for key in (await list_keys(op)).data_keys)
-    return Reply(200, _rotation(place, work, total))
+    return Reply(200, place.rotation(work, total))
 
 
 async def _rotate(place: _Place) -> Reply:
@@ -288,7 +148,7 @@ async def _rotate(place: _Place) -> Reply:
     key = found.choice(source, "key", "KEY", _ROTATED)
     found.check()
     rotate = place.desk.rotate_scope_key if key == "scope" else place.desk.rotate_data_key
-    return Reply(202, _rotation(place, await rotate(place.call.actor, place.scope, Layer(layer))))
+    return Reply(202, place.rotation(await rotate(place.call.actor, place.scope, Layer(layer))))
 
 
 async def _stop_rotation(place: _Place) -> Reply:
@@ -296,7 +156,7 @@ async def _stop_rotation(place: _Place) -> Reply:
         work = await get_rotation(op, parse_uuid(place.call.path["rotationId"]))
     if not work.is_done:
         work = await place.desk.stop_rotation(place.call.actor, place.scope)
-    return Reply(200, _rotation(place, work))
+    return Reply(200, place.rotation(work))
 
 
 async def _attach(place: _Place) -> Reply:
@@ -305,7 +165,7 @@ async def _attach(place: _Place) -> Reply:
     reference = found.text(source, "reference", "REFERENCE", max_length=MAX_REFERENCE)
     found.check()
     work = await place.desk.attach(place.call.actor, place.scope, holder, reference)
-    return Reply(202, _rotation(place, work))
+    return Reply(202, place.rotation(work))
 
 
 async def _begin_import(place: _Place) -> Reply:
@@ -334,7 +194,7 @@ async def _finish_import(place: _Place) -> Reply:
         algorithm=WrappingAlgorithm(algorithm),
         wrapped=wrapped,
     )
-    return Reply(202, _rotation(place, work))
+    return Reply(202, place.rotation(work))
 
 
 async def _test(place: _Place) -> Reply:
@@ -379,7 +239,7 @@ async def _cancel_destroying(place: _Place) -> Reply:
 
 async def _customers_key(place: _Place, status: int = 200) -> Reply:
     async with place.operation() as op:
-        return Reply(status, _scope_key(place, await get_scope_key(op, Layer.CUSTOMER), op.now))
+        return Reply(status, scope_key_body(place.base, await get_scope_key(op, Layer.CUSTOMER), op.now))
 
 
 async def _confirm_version(place: _Place) -> None:
@@ -418,57 +278,6 @@ def _read_base64(found: Collector, source: Object, field: str, code: str) -> byt
 
 def _is_version(text: str) -> bool:
     return text.isascii() and text.isdigit() and len(text) <= 9
-
-
-def _scope_key(place: _Place, key: ScopeKey, now: datetime) -> ScopeKeyBody:
-    destruction = None
-    if key.destroy_asked_by is not None:
-        destruction = DestructionBody(key.destroy_asked_by, key.destroy_approved_by, key.destroy_after)
-    return ScopeKeyBody(
-        links=SelfLink(place.link(key.layer.value, "versions", key.version)),
-        layer=key.layer.value,
-        version=key.version,
-        purpose="wrap",
-        state=key.state.value,
-        source=key.source.value,
-        holder=key.holder,
-        reference=key.reference if key.source is Source.HELD else None,
-        created_on=key.created_at,
-        changed_on=key.changed_at,
-        expires_on=key.expires_at,
-        rotation_due=key.state == "ACTIVE" and key.expires_at <= now,
-        destruction=destruction,
-    )
-
-
-def _data_key(key: DataKey, now: datetime) -> DataKeyBody:
-    return DataKeyBody(
-        layer=key.layer.value,
-        version=key.version,
-        purpose=key.purpose,
-        state=key.state.value,
-        scope_key_version=key.scope_key_version,
-        created_on=key.created_at,
-        expires_on=key.expires_at,
-        rotation_due=key.state == "ACTIVE" and key.expires_at is not None and key.expires_at <= now,
-    )
-
-
-def _rotation(place: _Place, work: Work, total: int | None = None) -> RotationBody:
-    return RotationBody(
-        links=SelfLink(place.link("rotations", work.work_id)),
-        rotation_id=str(work.work_id),
-        kind=work.kind,
-        layer=work.layer.value,
-        version=work.version,
-        status="DONE" if work.is_done else "RUNNING",
-        passes=work.passes,
-        seen=work.seen,
-        done=work.done,
-        total=total,
-        started_on=work.started_at,
-        updated_on=work.updated_at,
-    )
 
 
 def _no_key() -> NotFound:
