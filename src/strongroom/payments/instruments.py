@@ -242,7 +242,7 @@ async def find_for_use(op: Operation, ids: Collection[bytes]) -> Mapping[bytes, 
 
 
 async def open_account(op: Operation, instrument_id: bytes) -> BankAccount:
-    """The account in clear, for the rail that carries a payment out.
+    """The account in clear, for the rail that carries a payment out; within `op.opening`.
 
     Raises errors.NotFound (`FINANCIAL_INSTRUMENT_NOT_FOUND`) unless it is there and ACTIVE.
     """
@@ -265,6 +265,19 @@ async def open_accounts(op: Operation, ids: Collection[bytes]) -> Mapping[bytes,
     return {found: _open(op, found, sealed, sensitive).to_rail() for found, sealed, sensitive in rows}
 
 
+async def open_contents(op: Operation, customer_id: UUID) -> Mapping[UUID, BankAccount]:
+    """A customer's active accounts in clear, oldest first; within `op.opening`, for `payments.openings` alone."""
+    rows = await op.rows(
+        "select financial_instrument_id, sealed, sensitive from financial_instruments "
+        "where tenant_id = %s and customer_id = %s and status = 'ACTIVE' and type = %s "
+        "order by financial_instrument_id",
+        op.tenant,
+        customer_id,
+        BANK_ACCOUNT,
+    )
+    return {found: _open(op, found.bytes, sealed, sensitive).to_rail() for found, sealed, sensitive in rows}
+
+
 def split_content(content: bytes) -> tuple[bytes, bytes] | None:
     """What `sealed` held before there was `sensitive`, as both; None when there is nothing to part."""
     if not content:
@@ -282,10 +295,12 @@ with customers_in as (
         where customers.status = 'FORGOTTEN'
 )
 insert into financial_instruments
-    (tenant_id, financial_instrument_id, customer_id, type, status, country, fingerprint, sealed, sensitive, created_at)
-select %(tenant)s, id, customer_id, %(type)s, 'ACTIVE', country, fingerprint, sealed, sensitive, %(now)s
-from unnest(%(id)s, %(customer)s, %(country)s, %(fingerprint)s, %(sealed)s, %(sensitive)s)
-    as t(id, customer_id, country, fingerprint, sealed, sensitive)
+    (tenant_id, financial_instrument_id, customer_id, type, status, country, fingerprint, sealed, sensitive, iban_index,
+     created_at)
+select %(tenant)s, id, customer_id, %(type)s, 'ACTIVE', country, fingerprint, sealed, sensitive, nullif(iban_index, ''),
+    %(now)s
+from unnest(%(id)s, %(customer)s, %(country)s, %(fingerprint)s, %(sealed)s, %(sensitive)s, %(iban_index)s)
+    as t(id, customer_id, country, fingerprint, sealed, sensitive, iban_index)
 order by customer_id, fingerprint
 on conflict (tenant_id, customer_id, fingerprint) do nothing
 returning uuid_send(financial_instrument_id)
@@ -301,6 +316,7 @@ async def _add(op: Operation, accounts: Sequence[tuple[str, NewBankAccount]]) ->
     countries: list[str | None] = []
     sealed: list[bytes] = []
     sensitive: list[bytes] = []
+    iban_index: list[bytes] = []
     for customer_ref, new in accounts:
         customer_id = customer_id_of(op, customer_ref)
         customers[customer_id] = customer_ref
@@ -313,6 +329,9 @@ async def _add(op: Operation, accounts: Sequence[tuple[str, NewBankAccount]]) ->
             masked = _encode(_masked(content))
             sealed.append(op.cipher.seal("financial_instruments", "sealed", instrument_id, masked))
             sensitive.append(op.cipher.seal("financial_instruments", "sensitive", instrument_id, _encode(content)))
+            iban_index.append(
+                op.cipher.blind("financial_instruments", "iban_index", content.iban) if content.iban else b""
+            )
     rows = await op.rows_named(
         _ADD,
         {
@@ -329,6 +348,7 @@ async def _add(op: Operation, accounts: Sequence[tuple[str, NewBankAccount]]) ->
             "fingerprint": pack_bytes([fingerprint for _, fingerprint in ids]),
             "sealed": pack_bytes(sealed),
             "sensitive": pack_bytes(sensitive),
+            "iban_index": pack_bytes(iban_index),
         },
     )
     made = {row[0] for row in rows}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import weakref
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from typing import Final, Protocol, TypeVar
@@ -158,7 +158,7 @@ class Keyring:
         platform, wrapper = await self.new_scope_key(scope, Layer.PLATFORM, 1)
         scope_keys, keys = [platform], {}
         data_keys = []
-        for purpose in _PURPOSES:
+        for purpose in _PURPOSES if is_tenant else _OF_ACCOUNTS:
             keys[purpose] = Secret(os.urandom(KEY_BYTES))
             data_keys.append(await self._wrapped(scope, platform, wrapper, keys[purpose], purpose=purpose))
         customer = None
@@ -168,7 +168,13 @@ class Keyring:
             scope_keys.append(scope_key)
             data_keys.append(await self._wrapped(scope, scope_key, wrapper, key))
             customer = _Drawn(LayerCipher(scope, Layer.CUSTOMER, {1: key}))
-        cipher = ScopeCipher(scope, LayerCipher(scope, Layer.PLATFORM, {1: keys["seal"]}), keys["index"], customer)
+        cipher = ScopeCipher(
+            scope,
+            LayerCipher(scope, Layer.PLATFORM, {1: keys["seal"]}),
+            keys["index"],
+            customer,
+            {1: keys["search"]} if is_tenant else None,
+        )
         return NewKeys(scope=scope, scope_keys=tuple(scope_keys), data_keys=tuple(data_keys), cipher=cipher)
 
     async def discard(self, drawn: NewKeys) -> None:
@@ -213,13 +219,16 @@ class Keyring:
             destroy_approved_by=None,
         )
 
-    async def new_data_key(self, scope: UUID, keys: Keys, layer: Layer, *, under: ScopeKey | None = None) -> DataKey:
+    async def new_data_key(
+        self, scope: UUID, keys: Keys, layer: Layer, *, under: ScopeKey | None = None, purpose: Purpose = "seal"
+    ) -> DataKey:
         """Make the next data key of a layer, wrapped under its current scope key unless told. Asks the holder."""
         scope_key = under or keys.current(layer)
         assert scope_key is not None  # noqa: S101  # whoever asks has looked
         wrapper = await self.wrapper(scope, scope_key)
-        version = max(key.version for key in keys.data_keys if (key.layer, key.purpose) == (layer, "seal")) + 1
-        return await self._wrapped(scope, scope_key, wrapper, Secret(os.urandom(KEY_BYTES)), version=version)
+        version = max(key.version for key in keys.data_keys if (key.layer, key.purpose) == (layer, purpose)) + 1
+        drawn = Secret(os.urandom(KEY_BYTES))
+        return await self._wrapped(scope, scope_key, wrapper, drawn, purpose=purpose, version=version)
 
     async def rewrap(self, scope: UUID, keys: Keys, key: DataKey, target: ScopeKey) -> DataKey:
         """The same data key under another scope key of its layer. Asks the holders."""
@@ -247,7 +256,7 @@ class Keyring:
         """The scope's cipher, with the lease on its customer's layer, asked for once."""
         if not keys.data_keys:
             return _NO_CIPHER, None
-        opened: dict[Purpose, dict[int, Secret[bytes]]] = {"seal": {}, "index": {}}
+        opened: dict[Purpose, dict[int, Secret[bytes]]] = {purpose: {} for purpose in _PURPOSES}
         for purpose in _PURPOSES:
             for key in keys.data(Layer.PLATFORM, purpose):
                 opened[purpose][key.version] = await self._unwrapped(scope, keys, key)
@@ -258,7 +267,7 @@ class Keyring:
             lease = customer
             self._leases.add(lease)
             await lease.renew()
-        return ScopeCipher(scope, platform, opened["index"][1], customer), lease
+        return ScopeCipher(scope, platform, opened["index"][1], customer, opened["search"]), lease
 
     def _customer(self, scope: UUID, keys: Keys) -> Lease | Shut | None:
         current = keys.current(Layer.CUSTOMER)
@@ -321,10 +330,16 @@ class Keyring:
         scope_keys: list[ScopeKey] = []
         data_keys: list[DataKey] = []
         rewrapped: list[DataKey] = []
-        if keys.current(Layer.PLATFORM) is None:
+        found = keys.current(Layer.PLATFORM)
+        if found is None:
             platform, _ = await self.new_scope_key(scope, Layer.PLATFORM, 1)
             scope_keys.append(platform)
             rewrapped = [await self.rewrap(scope, keys, key, platform) for key in keys.data_keys]
+        else:
+            platform = found
+        if is_tenant and not keys.data(Layer.PLATFORM, "search"):
+            wrapper, drawn_key = await self.wrapper(scope, platform), Secret(os.urandom(KEY_BYTES))
+            data_keys.append(await self._wrapped(scope, platform, wrapper, drawn_key, purpose="search"))
         if is_tenant and keys.current(Layer.CUSTOMER) is None:
             customer, wrapper = await self.new_scope_key(scope, Layer.CUSTOMER, 1)
             scope_keys.append(customer)
@@ -381,6 +396,19 @@ class NoCipher:
         raise self._missing()
 
     def index(self, table: str, column: str, value: str) -> bytes:
+        """Raises errors.Broken (`DATA_KEY_MISSING`)."""
+        raise self._missing()
+
+    def for_purpose(self, purpose: str) -> NoCipher:
+        """It refuses whatever for."""
+        del purpose
+        return self
+
+    def blind(self, table: str, column: str, value: str) -> bytes:
+        """Raises errors.Broken (`DATA_KEY_MISSING`)."""
+        raise self._missing()
+
+    def blinds(self, table: str, column: str, value: str) -> Sequence[bytes]:
         """Raises errors.Broken (`DATA_KEY_MISSING`)."""
         raise self._missing()
 
@@ -464,8 +492,12 @@ async def _write(connection: Connection, drawn: NewKeys) -> None:
 
 
 def _is_from_before(keys: Keys, *, is_tenant: bool) -> bool:
-    return keys.current(Layer.PLATFORM) is None or (is_tenant and keys.current(Layer.CUSTOMER) is None)
+    if keys.current(Layer.PLATFORM) is None:
+        return True
+    return is_tenant and (keys.current(Layer.CUSTOMER) is None or not keys.data(Layer.PLATFORM, "search"))
 
 
-_PURPOSES: Final[tuple[Purpose, Purpose]] = ("seal", "index")
+_OF_ACCOUNTS: Final[tuple[Purpose, ...]] = ("seal", "index")
+_PURPOSES: Final[tuple[Purpose, ...]] = (*_OF_ACCOUNTS, "search")
+"""What a platform's data keys are for; nobody searches in what an account itself has sealed."""
 _NO_CIPHER: Final = NoCipher()

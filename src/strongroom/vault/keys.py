@@ -48,8 +48,10 @@ from strongroom.vault.work import (
     Scope,
     Split,
     Work,
+    begin_indexing,
     begin_work,
     carry_over,
+    drop_entries,
     end_work,
     refuse_while_working,
     run_work,
@@ -138,6 +140,30 @@ class KeyDesk:
             await insert_data_key(op.connection, scope.id, fresh)
             await record(op, "key.rotate", "data-key", scope.id, detail=f"{layer.value} version={fresh.version}")
             return await begin_work(op, "re-encrypt", layer, fresh.version)
+
+    async def rotate_search_key(self, actor: Actor, scope: Scope) -> Work:
+        """Make a new key for a tenant's blind indexes; their entries are to be made again under it.
+
+        Raises as `rotate_scope_key`, and errors.NotFound (`KEY_NOT_FOUND`) for an account.
+        """
+        await self._look(actor, scope, Layer.PLATFORM)
+        async with self._operation(actor, scope) as op:
+            keys = await read_keys(op.connection, scope.id)
+        if not keys.data(Layer.PLATFORM, "search"):
+            raise _not_found()
+        fresh = await self.keyring.new_data_key(scope.id, keys, Layer.PLATFORM, purpose="search")
+        async with self._operation(actor, scope) as op:
+            await _lock(op)
+            await self._changeable(op, Layer.PLATFORM)
+            await refuse_while_working(op)
+            await op.run(
+                "update data_keys set state = 'RETIRING' "
+                "where scope_id = %s and purpose = 'search' and state = 'ACTIVE'",
+                scope.id,
+            )
+            await insert_data_key(op.connection, scope.id, fresh)
+            await record(op, "key.rotate", "search-key", scope.id, detail=f"version={fresh.version}")
+            return await begin_work(op, "re-index", Layer.PLATFORM, fresh.version)
 
     async def attach(self, actor: Actor, scope: Scope, holder: str, reference: str) -> Work:
         """Put a key that is held elsewhere, and only used there, in the place of the customer's.
@@ -317,6 +343,8 @@ class KeyDesk:
         await self._destroy_due(scope)
         if scope.tenant is not None and splits:
             await carry_over(self.databases, scope, splits)
+            async with self._operation(KEEPER, scope) as op:
+                await begin_indexing(op)
         work = await run_work(self.databases, self.keyring, scope, progress)
         await self._end_retired(scope)
         return work
@@ -426,6 +454,7 @@ class KeyDesk:
         for key in keys.scope_keys:
             if key.layer is Layer.CUSTOMER and key.source is not Source.HELD:
                 await self.keyring.store.destroy(key.reference)
+        await drop_entries(self.databases, scope)
         async with self._operation(KEEPER, scope) as op:
             await _lock(op)
             await op.run(

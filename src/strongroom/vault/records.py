@@ -18,7 +18,7 @@ from strongroom.database.operation import Connection
 from strongroom.kernel.config import Environment
 from strongroom.vault.envelopes import Layer
 
-Purpose = Literal["seal", "index"]
+Purpose = Literal["seal", "index", "search"]
 SCOPE_KEY_PERIOD: Final = timedelta(days=2 * 365)
 """How long a scope key wraps (NIST SP 800-57 part 1, section 5.3.6: at most 2 years for a key that wraps keys)."""
 DATA_KEY_PERIOD: Final = timedelta(days=365)
