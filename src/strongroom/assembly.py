@@ -38,6 +38,7 @@ from strongroom.rails.contract import Provider
 from strongroom.rails.marketplace import SIMULATOR
 from strongroom.reconciliation import contents
 from strongroom.vault import KeyDesk, Keyring, Split
+from strongroom.vault.holders.configured import Holders, open_holders
 from strongroom.vault.holders.file import FileHolder
 from strongroom.vault.master import read_or_make_secret
 
@@ -107,6 +108,10 @@ class Installation:
     def holder(self) -> FileHolder:
         """The installation's own holder: the root key, and the customers' keys that nobody else keeps."""
         return FileHolder(self.config.keys_dir, self.config.environment, SystemClock())
+
+    def holders(self) -> Holders:
+        """All holders of keys, for one process: our own, and those that `holders.toml` names."""
+        return open_holders(self.holder, self.config.keys_dir)
 
     @cached_property
     def authority(self) -> LocalAuthority:
@@ -187,7 +192,7 @@ class App:
         self.installation = installation
         self.config = installation.config
         self.clock = clock
-        self.keyring = Keyring(installation.holder, self.config.environment, clock)
+        self.keyring = Keyring(installation.holders(), self.config.environment, clock)
         self.databases = Databases(
             installation.admin_url,
             installation.app_password,

@@ -2,8 +2,21 @@
 
 from __future__ import annotations
 
-from strongroom.database.catalogue import CATALOGUE, Column, DataClass, Purpose, Retention
+from uuid import UUID
+
+from strongroom.database.catalogue import (
+    CATALOGUE,
+    SEALED_TABLES,
+    SENSITIVE,
+    Column,
+    DataClass,
+    Purpose,
+    Retention,
+    row_bytes,
+)
 from tests.guards.golden import GOLDEN, differences
+
+UNREADABLE = {DataClass.SEALED, DataClass.SENSITIVE, DataClass.WRAPPED}
 
 
 def entries() -> list[tuple[str, str, str, Column]]:
@@ -19,7 +32,7 @@ def test_what_is_in_clear_is_listed() -> None:
     clear = [
         f"{database}.{table}.{column} {entry.data_class.value}"
         for database, table, column, entry in entries()
-        if entry.data_class is not DataClass.SEALED
+        if entry.data_class not in UNREADABLE
     ]
     assert not (text := differences(GOLDEN / "columns_in_clear.txt", "\n".join(sorted(clear)) + "\n")), text
 
@@ -34,7 +47,7 @@ def test_every_column_says_why_and_how_long() -> None:
 
 def test_the_directory_holds_nothing_sealed_and_nothing_of_persons() -> None:
     classes = {entry.data_class for database, *_, entry in entries() if database == "directory"}
-    assert DataClass.SEALED not in classes
+    assert not classes & UNREADABLE
     assert set(CATALOGUE) == {"directory", "region"}
 
 
@@ -44,8 +57,46 @@ def test_what_describes_payments_and_persons_has_a_sealed_column() -> None:
         assert region[table]["sealed"].data_class is DataClass.SEALED, table
     telling = {"amount", "minor", "name", "iban", "holder", "reference", "metadata", "address", "email", "note"}
     for _, table, column, entry in entries():
-        if entry.data_class is not DataClass.SEALED and (table, column) not in {
+        if entry.data_class not in UNREADABLE and (table, column) not in {
             ("schema_migrations", "name"),
             ("scheme_drafts", "name"),
+            ("scope_keys", "holder"),
+            ("scope_keys", "reference"),
         }:
             assert column not in telling, f"{table}.{column} is in clear"
+
+
+def test_every_sealed_column_is_walked() -> None:
+    sealed = {
+        (table, column)
+        for table, columns in CATALOGUE["region"].items()
+        for column, entry in columns.items()
+        if entry.data_class in {DataClass.SEALED, DataClass.SENSITIVE}
+    }
+    assert {(table, column) for table, entry in SEALED_TABLES.items() for column in entry.columns} == sealed
+    for table, entry in SEALED_TABLES.items():
+        assert set(entry.row) <= set(entry.key)
+        assert {*entry.owner, *entry.key} <= set(CATALOGUE["region"][table])
+
+
+def test_what_tells_persons_and_accounts_is_sensitive() -> None:
+    assert {
+        ("customers", "sensitive"),
+        ("financial_instruments", "sensitive"),
+        ("payment_files", "sealed"),
+        ("statements", "sensitive"),
+        ("statement_entries", "sensitive"),
+    } == SENSITIVE
+
+
+def test_a_row_s_bytes_are_those_of_its_key() -> None:
+    order, customer = UUID(int=1), UUID(int=2)
+
+    def index(*place: str) -> bytes:
+        return repr(place).encode()
+
+    assert row_bytes("orders", [order], index) == order.bytes
+    assert row_bytes("order_customer_defaults", [order, customer], index) == order.bytes + customer.bytes
+    assert row_bytes("statement_entries", [order, 7], index) == order.bytes + bytes([0, 0, 0, 0, 0, 0, 0, 7])
+    assert row_bytes("idempotency_keys", [b"hash"], index) == b"hash"
+    assert row_bytes("installed_apps", ["simulator"], index) == b"('installed_apps', 'app_id', 'simulator')"

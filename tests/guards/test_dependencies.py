@@ -57,7 +57,7 @@ def licences(about: metadata.PackageMetadata) -> list[str]:
     """What a package says its licence is; several when the user may choose."""
     for field in ("License-Expression", "License"):
         stated: str = (about.get_all(field) or [""])[0]
-        if stated and "\n" not in stated:  # some packages put the whole text here
+        if stated and "\n" not in stated and stated != "Dual License":  # some packages put the whole text here
             return stated.split(" OR ")
     classifiers = about.get_all("Classifier") or []
     return [entry.rsplit(" :: ", 1)[1] for entry in classifiers if entry.startswith("License ::")]

@@ -28,6 +28,8 @@ APPEND_ONLY = {
     "region": {"audit_entries", "instruction_events", "data_keys", "bulk_results"},
     "directory": {"evidence"},
 }
+UNREADABLE = {DataClass.SEALED, DataClass.SENSITIVE, DataClass.WRAPPED}
+"""Classes of what nobody reads without a key."""
 UNTOUCHED = {"schema_migrations"}
 """What the application's role may do nothing with."""
 
@@ -77,8 +79,8 @@ def unsealed(kind: str, connection: Connection) -> list[str]:
         f"{table}.{column}"
         for table, columns in CATALOGUE[kind].items()
         for column, entry in columns.items()
-        if (entry.data_class is DataClass.SEALED)
-        != (types[table][column] == "bytea" and column in {"sealed", "wrapped"})
+        if (entry.data_class in UNREADABLE)
+        != (types[table][column] == "bytea" and column in {"sealed", "sensitive", "wrapped"})
     )
 
 

@@ -66,3 +66,14 @@ def test_public_addresses_are_allowed(address: str) -> None:
 def test_a_host_that_could_never_match_is_refused_when_it_is_written_down(host: str) -> None:
     with pytest.raises(ValueError, match="lower-case name or a bare address"):
         Destination(host=host)
+
+
+@pytest.mark.parametrize("address", ["10.0.0.1", "172.31.3.4", "192.168.1.1", "fc00::1", "fd12::1", "::ffff:10.0.0.1"])
+def test_private_networks_are_dialled_where_the_operator_says_so(address: str) -> None:
+    assert address_refusal(address) is not None
+    assert address_refusal(address, private_ok=True) is None
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "169.254.169.254", "fd00:ec2::254", "fe80::1", "0.0.0.1", "ff02::1"])
+def test_a_private_network_is_not_this_machine_nor_its_metadata(address: str) -> None:
+    assert address_refusal(address, private_ok=True) is not None

@@ -42,7 +42,7 @@ class Careless(Installation):
     def app(self, *, clock: Clock | None = None, connections: int = 8) -> App:
         """Sign the sandbox's keys in."""
         app = super().app(clock=clock, connections=connections)
-        app.databases.environment = SANDBOX
+        app.databases.environment = app.keyring.environment = SANDBOX
         return app
 
 

@@ -29,6 +29,7 @@ def serve(
 ) -> None:
     """Start the platform and keep it up: the database, the API over TLS and, in the sandbox, the provider simulator."""
     from strongroom.assembly import Installation
+    from strongroom.cli.passphrase import ask_passphrase
     from strongroom.cli.supervisor import Supervisor, choose_port
     from strongroom.kernel.telemetry import configure_logs
 
@@ -44,6 +45,7 @@ def serve(
         certificate=certificate,
         certificate_key=certificate_key,
     )
+    ask_passphrase(config.keys_dir)
     Supervisor(Installation(config)).run()
 
 

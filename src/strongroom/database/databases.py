@@ -64,8 +64,8 @@ class Ciphers(Protocol):
         """The scope's cipher as of this epoch of its keys; None when it has to be loaded first."""
         ...
 
-    async def load(self, connect: Connect, region: str, scope: UUID, *, is_tenant: bool) -> None:
-        """Load the scope's keys as they are now. May take its time; called outside of transactions."""
+    async def load(self, connect: Connect, region: str, account: AccountId | None, tenant: TenantId | None) -> None:
+        """Load the tenant's (else the account's) keys as they are now. Called outside of transactions: it may last."""
         ...
 
 
@@ -262,7 +262,7 @@ class Databases:
         for attempt in range(LOADS):
             if attempt:
                 connect = partial(self._scope_session, region, account, tenant)
-                await self._ciphers.load(connect, region, scope, is_tenant=tenant is not None)
+                await self._ciphers.load(connect, region, account, tenant)
             async with self._session(region, account, tenant, key) as session:
                 found = self._ciphers.find(region, scope, session.epoch or 0)
                 if found is not None:

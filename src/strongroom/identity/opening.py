@@ -13,7 +13,7 @@ from strongroom.kernel.errors import Failure, Invalid
 from strongroom.kernel.ids import AccountId, new_uuid
 from strongroom.kernel.secret import Secret
 from strongroom.tenancy import Account, License, create_account, register_account
-from strongroom.vault import Keyring, place_keys
+from strongroom.vault import Keyring, Scope, place_keys
 
 MAX_COMPANY_NAME: Final = 100
 
@@ -45,7 +45,7 @@ async def open_account(
     home = region or databases.regions[0]
     _check(databases, company_name, home)
     account_id = AccountId(new_uuid())
-    drawn = await keyring.draw(account_id, is_tenant=False)
+    drawn = await keyring.draw(Scope(account=account_id))
     async with databases.operation(actor, account=account_id, region=home) as op:
         account = Account(
             account_id=account_id,

@@ -21,6 +21,8 @@ _PRIVATE: Final = (
     ipaddress.IPv6Network("fc00::/7"),
 )
 """Addresses of private networks (RFC 1918 section 3, RFC 4193 section 3.1)."""
+_METADATA: Final = ipaddress.IPv6Network("fd00:ec2::/32")
+"""Where a cloud keeps its metadata service, though the block is a private network's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,9 +57,13 @@ def address_refusal(address: str, *, loopback_ok: bool = False, private_ok: bool
         found = found.ipv4_mapped
     if found.is_loopback:
         return None if loopback_ok else f"{address} is this machine itself"
-    if private_ok and any(found in network for network in _PRIVATE if network.version == found.version):
+    if private_ok and _is_private(found):
         return None
     return None if _is_public(found) else f"{address} is not a public address"
+
+
+def _is_private(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    return any(address in network for network in _PRIVATE) and address not in _METADATA
 
 
 def _is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:

@@ -3,8 +3,8 @@
 from strongroom.vault.envelopes import Layer, LayerCipher, ScopeCipher
 from strongroom.vault.keyring import Keyring, ensure_keys, place_keys
 from strongroom.vault.keys import DESTROY_DELAY, RETIRED_KEPT, KeyDesk, Tested, get_scope_key, list_keys
-from strongroom.vault.records import DataKey, Keys, KeyState, ScopeKey, Source
-from strongroom.vault.work import Progress, Scope, Split, Work, carry_over, find_work, list_work, run_work
+from strongroom.vault.records import DataKey, Keys, KeyState, Scope, ScopeKey, Source
+from strongroom.vault.work import Progress, Split, Work, carry_over, find_work, list_work, run_work
 
 __all__ = [
     "DESTROY_DELAY",

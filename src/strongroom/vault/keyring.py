@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import weakref
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from typing import Final, Protocol, TypeVar
@@ -23,8 +23,8 @@ from strongroom.database.operation import Connection, Operation
 from strongroom.kernel.cipher import Cipher
 from strongroom.kernel.clock import Clock
 from strongroom.kernel.config import Environment
-from strongroom.kernel.errors import Broken, Failure, Unavailable
-from strongroom.kernel.ids import new_uuid
+from strongroom.kernel.errors import Broken, Failure, NotFound, Unavailable
+from strongroom.kernel.ids import AccountId, TenantId, new_uuid
 from strongroom.kernel.secret import Secret
 from strongroom.vault.envelopes import NONCE_BYTES, Layer, LayerCipher, ScopeCipher
 from strongroom.vault.holders.contract import (
@@ -43,6 +43,7 @@ from strongroom.vault.records import (
     Keys,
     KeyState,
     Purpose,
+    Scope,
     ScopeKey,
     Source,
     data_key_context,
@@ -64,11 +65,28 @@ Connect = Callable[[], AbstractAsyncContextManager[tuple[Connection, int]]]
 """A transaction that sees a scope's rows, with the scope's key epoch at its beginning."""
 
 
+class HolderBook(Protocol):
+    """The holders of an installation, by name; the implementation is `holders.configured.Holders`."""
+
+    @property
+    def own(self) -> KeyStore:
+        """The installation's own, with the root key."""
+        ...
+
+    def get(self, name: str, account: AccountId) -> Holder:
+        """A holder that the account may use. Raises errors.NotFound (`HOLDER_NOT_FOUND`)."""
+        ...
+
+    async def close(self) -> None:
+        """Close all of them."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewKeys:
     """The first keys of a scope, made and not yet written; of a layer at least."""
 
-    scope: UUID
+    scope: Scope
     scope_keys: tuple[ScopeKey, ...]
     data_keys: tuple[DataKey, ...]
     cipher: Cipher
@@ -85,14 +103,10 @@ class _Entry:
 class Keyring:
     """Finds a scope's cipher; what it has found it remembers until the scope's keys change."""
 
-    def __init__(
-        self, store: KeyStore, environment: Environment, clock: Clock, holders: Mapping[str, Holder] | None = None
-    ) -> None:
-        """`store` is the installation's own holder, with the root key; `holders` are all others, by name."""
-        self.store = store
+    def __init__(self, holders: HolderBook, environment: Environment, clock: Clock) -> None:
+        self.holders = holders
         self.environment = environment
         self.clock = clock
-        self._holders: dict[str, Holder] = {**(holders or {}), store.name: store}
         self._entries: dict[tuple[str, UUID], _Entry] = {}
         self._loading: dict[tuple[str, UUID], asyncio.Lock] = {}
         self._leases: weakref.WeakSet[Lease] = weakref.WeakSet()
@@ -102,8 +116,7 @@ class Keyring:
         self._entries.clear()
         for lease in list(self._leases):
             await lease.close()
-        for holder in self._holders.values():
-            await holder.close()
+        await self.holders.close()
 
     def known(self, region: str, scope: UUID) -> tuple[Cipher, int] | None:
         """The scope's cipher, when it is at hand, with the epoch of its keys."""
@@ -123,7 +136,7 @@ class Keyring:
             return None
         return entry.cipher
 
-    async def load(self, connect: Connect, region: str, scope: UUID, *, is_tenant: bool) -> None:
+    async def load(self, connect: Connect, region: str, account: AccountId | None, tenant: TenantId | None) -> None:
         """Open the scope's keys as they are now, asking their holders. Call it outside of operations.
 
         A scope from before the hierarchy gets its scope keys, and a tenant its customer's layer, on the way.
@@ -132,48 +145,50 @@ class Keyring:
         (`KEY_UNAVAILABLE`) when the root key can't be used. What is wrong with the customer's layer is told when it is
         needed.
         """
-        place = (region, scope)
+        assert account is not None  # noqa: S101  # nobody's cipher is always found
+        scope = Scope(account=account, tenant=tenant)
+        place = (region, scope.id)
         async with self._loading.setdefault(place, asyncio.Lock()):
             entry = self._entries.get(place)
             async with connect() as (connection, epoch):
-                keys = None if entry is not None and entry.epoch == epoch else await read_keys(connection, scope)
+                keys = None if entry is not None and entry.epoch == epoch else await read_keys(connection, scope.id)
             if keys is None:
                 if entry is not None and entry.lease is not None and not entry.lease.use():
                     await entry.lease.renew()
                 return
-            if keys.data_keys and _is_from_before(keys, is_tenant=is_tenant):
+            if keys.data_keys and _is_from_before(keys, scope):
                 try:
-                    epoch, keys = await self._bring_up(connect, scope, keys, is_tenant=is_tenant)
+                    epoch, keys = await self._bring_up(connect, scope, keys)
                 except Unavailable as error:
                     # A database that takes no changes: what was sealed before opens all the same.
-                    log.warning("keys.not_brought_up", scope=str(scope), code=error.code)
+                    log.warning("keys.not_brought_up", scope=str(scope.id), code=error.code)
             cipher, lease = await self._open(scope, keys)
             self._entries[place] = _Entry(epoch, cipher, lease)
             if entry is not None and entry.lease is not None and lease is None:
                 entry.lease.end()
             # Otherwise what has begun with the old lease may end with it.
 
-    async def draw(self, scope: UUID, *, is_tenant: bool) -> NewKeys:
+    async def draw(self, scope: Scope) -> NewKeys:
         """The first keys of a scope, in both layers of a tenant. Asks the holder: call it outside of operations."""
         platform, wrapper = await self.new_scope_key(scope, Layer.PLATFORM, 1)
         scope_keys, keys = [platform], {}
         data_keys = []
-        for purpose in _PURPOSES if is_tenant else _OF_ACCOUNTS:
+        for purpose in _PURPOSES if scope.tenant is not None else _OF_ACCOUNTS:
             keys[purpose] = Secret(os.urandom(KEY_BYTES))
             data_keys.append(await self._wrapped(scope, platform, wrapper, keys[purpose], purpose=purpose))
         customer = None
-        if is_tenant:
+        if scope.tenant is not None:
             scope_key, wrapper = await self.new_scope_key(scope, Layer.CUSTOMER, 1)
             key = Secret(os.urandom(KEY_BYTES))
             scope_keys.append(scope_key)
             data_keys.append(await self._wrapped(scope, scope_key, wrapper, key))
-            customer = _Drawn(LayerCipher(scope, Layer.CUSTOMER, {1: key}))
+            customer = _Drawn(LayerCipher(scope.id, Layer.CUSTOMER, {1: key}))
         cipher = ScopeCipher(
-            scope,
-            LayerCipher(scope, Layer.PLATFORM, {1: keys["seal"]}),
+            scope.id,
+            LayerCipher(scope.id, Layer.PLATFORM, {1: keys["seal"]}),
             keys["index"],
             customer,
-            {1: keys["search"]} if is_tenant else None,
+            {1: keys["search"]} if scope.tenant is not None else None,
         )
         return NewKeys(scope=scope, scope_keys=tuple(scope_keys), data_keys=tuple(data_keys), cipher=cipher)
 
@@ -181,21 +196,23 @@ class Keyring:
         """Destroy what was drawn and not written."""
         for key in drawn.scope_keys:
             if key.layer is Layer.CUSTOMER:
-                await self.store.destroy(key.reference)
+                await self.holders.own.destroy(key.reference)
 
-    async def new_scope_key(self, scope: UUID, layer: Layer, version: int) -> tuple[ScopeKey, Wrapper]:
+    async def new_scope_key(self, scope: Scope, layer: Layer, version: int) -> tuple[ScopeKey, Wrapper]:
         """Make a scope key: the platform's is wrapped under the root, the customer's is kept by our own holder."""
         if layer is Layer.PLATFORM:
             key = Secret(os.urandom(KEY_BYTES))
-            wrapped = await self.store.wrap(ROOT, key, scope_key_context(self.environment, scope, version))
+            wrapped = await self.holders.own.wrap(ROOT, key, scope_key_context(self.environment, scope.id, version))
             made = self.describe_scope_key(
-                layer, version, source=Source.KEPT, holder=self.store.name, reference=ROOT, wrapped=wrapped
+                layer, version, source=Source.KEPT, holder=self.holders.own.name, reference=ROOT, wrapped=wrapped
             )
             return made, _Local(key)
-        reference = f"customer-{scope.hex}-{new_uuid().hex}"
-        await self.store.create(reference)
-        made = self.describe_scope_key(layer, version, source=Source.KEPT, holder=self.store.name, reference=reference)
-        return made, _Remote(self.store, reference)
+        reference = f"customer-{scope.id.hex}-{new_uuid().hex}"
+        await self.holders.own.create(reference)
+        made = self.describe_scope_key(
+            layer, version, source=Source.KEPT, holder=self.holders.own.name, reference=reference
+        )
+        return made, _Remote(self.holders.own, reference)
 
     def describe_scope_key(
         self, layer: Layer, version: int, *, source: Source, holder: str, reference: str, wrapped: bytes | None = None
@@ -220,7 +237,7 @@ class Keyring:
         )
 
     async def new_data_key(
-        self, scope: UUID, keys: Keys, layer: Layer, *, under: ScopeKey | None = None, purpose: Purpose = "seal"
+        self, scope: Scope, keys: Keys, layer: Layer, *, under: ScopeKey | None = None, purpose: Purpose = "seal"
     ) -> DataKey:
         """Make the next data key of a layer, wrapped under its current scope key unless told. Asks the holder."""
         scope_key = under or keys.current(layer)
@@ -230,29 +247,29 @@ class Keyring:
         drawn = Secret(os.urandom(KEY_BYTES))
         return await self._wrapped(scope, scope_key, wrapper, drawn, purpose=purpose, version=version)
 
-    async def rewrap(self, scope: UUID, keys: Keys, key: DataKey, target: ScopeKey) -> DataKey:
+    async def rewrap(self, scope: Scope, keys: Keys, key: DataKey, target: ScopeKey) -> DataKey:
         """The same data key under another scope key of its layer. Asks the holders."""
         opened = await self._unwrapped(scope, keys, key)
         wrapper = await self.wrapper(scope, target)
-        context = data_key_context(self.environment, scope, key.layer, key.purpose, key.version)
+        context = data_key_context(self.environment, scope.id, key.layer, key.purpose, key.version)
         wrapped = await in_time(wrapper.wrap(opened, context), target.holder)
         return replace(key, wrapped=wrapped, scope_key_version=target.version)
 
-    async def wrapper(self, scope: UUID, key: ScopeKey) -> Wrapper:
+    async def wrapper(self, scope: Scope, key: ScopeKey) -> Wrapper:
         """What wraps and opens data keys with this scope key."""
         if key.wrapped is None:
-            return _Remote(self.holder(key.holder), key.reference)
-        context = scope_key_context(self.environment, scope, key.version)
-        return _Local(await self.store.unwrap(key.reference, key.wrapped, context))
+            return _Remote(self._holder(scope, key.holder), key.reference)
+        context = scope_key_context(self.environment, scope.id, key.version)
+        return _Local(await self.holders.own.unwrap(key.reference, key.wrapped, context))
 
-    def holder(self, name: str) -> Holder:
-        """The holder of this name. Raises `KeyUnavailable` when the settings name none."""
-        found = self._holders.get(name)
-        if found is None:
-            raise KeyUnavailable(name, Reason.AWAY, "no holder of this name is configured")
-        return found
+    def _holder(self, scope: Scope, name: str) -> Holder:
+        """The holder of a key that is in use. Raises `KeyUnavailable` when it isn't configured (any more)."""
+        try:
+            return self.holders.get(name, scope.account)
+        except NotFound:
+            raise KeyUnavailable(name, Reason.AWAY, "no such holder is configured for this account") from None
 
-    async def _open(self, scope: UUID, keys: Keys) -> tuple[Cipher, Lease | None]:
+    async def _open(self, scope: Scope, keys: Keys) -> tuple[Cipher, Lease | None]:
         """The scope's cipher, with the lease on its customer's layer, asked for once."""
         if not keys.data_keys:
             return _NO_CIPHER, None
@@ -260,16 +277,16 @@ class Keyring:
         for purpose in _PURPOSES:
             for key in keys.data(Layer.PLATFORM, purpose):
                 opened[purpose][key.version] = await self._unwrapped(scope, keys, key)
-        platform = LayerCipher(scope, Layer.PLATFORM, opened["seal"])
+        platform = LayerCipher(scope.id, Layer.PLATFORM, opened["seal"])
         lease: Lease | None = None
         customer = self._customer(scope, keys)
         if isinstance(customer, Lease):
             lease = customer
             self._leases.add(lease)
             await lease.renew()
-        return ScopeCipher(scope, platform, opened["index"][1], customer, opened["search"]), lease
+        return ScopeCipher(scope.id, platform, opened["index"][1], customer, opened["search"]), lease
 
-    def _customer(self, scope: UUID, keys: Keys) -> Lease | Shut | None:
+    def _customer(self, scope: Scope, keys: Keys) -> Lease | Shut | None:
         current = keys.current(Layer.CUSTOMER)
         if current is None:
             return None
@@ -283,20 +300,20 @@ class Keyring:
 
         async def opener() -> LayerCipher:
             opened = {key.version: await self._unwrapped(scope, keys, key) for key in data_keys}
-            return LayerCipher(scope, Layer.CUSTOMER, opened)
+            return LayerCipher(scope.id, Layer.CUSTOMER, opened)
 
         return Lease(opener, holder=current.holder, newest=newest)
 
-    async def _unwrapped(self, scope: UUID, keys: Keys, key: DataKey) -> Secret[bytes]:
+    async def _unwrapped(self, scope: Scope, keys: Keys, key: DataKey) -> Secret[bytes]:
         """A data key. Raises errors.Broken (`DATA_KEY_BROKEN`), errors.Unavailable (`KEY_UNAVAILABLE`)."""
         if key.scope_key_version is None:
-            context = first_data_key_context(self.environment, scope, key.purpose, key.version)
-            return await self.store.unwrap(ROOT, key.wrapped, context)
+            context = first_data_key_context(self.environment, scope.id, key.purpose, key.version)
+            return await self.holders.own.unwrap(ROOT, key.wrapped, context)
         scope_key = keys.find(key.layer, key.scope_key_version)
         if scope_key is None:
-            raise wrapped_key_broken(self.store.name)
+            raise wrapped_key_broken(self.holders.own.name)
         wrapper = await self.wrapper(scope, scope_key)
-        context = data_key_context(self.environment, scope, key.layer, key.purpose, key.version)
+        context = data_key_context(self.environment, scope.id, key.layer, key.purpose, key.version)
         opened = await in_time(wrapper.unwrap(key.wrapped, context), scope_key.holder)
         if len(opened.reveal()) != KEY_BYTES:
             raise KeyUnavailable(scope_key.holder, Reason.NONSENSE)
@@ -304,7 +321,7 @@ class Keyring:
 
     async def _wrapped(
         self,
-        scope: UUID,
+        scope: Scope,
         scope_key: ScopeKey,
         wrapper: Wrapper,
         key: Secret[bytes],
@@ -312,7 +329,7 @@ class Keyring:
         purpose: Purpose = "seal",
         version: int = 1,
     ) -> DataKey:
-        context = data_key_context(self.environment, scope, scope_key.layer, purpose, version)
+        context = data_key_context(self.environment, scope.id, scope_key.layer, purpose, version)
         now = self.clock.now()
         return DataKey(
             layer=scope_key.layer,
@@ -325,7 +342,7 @@ class Keyring:
             expires_at=now + DATA_KEY_PERIOD,
         )
 
-    async def _bring_up(self, connect: Connect, scope: UUID, keys: Keys, *, is_tenant: bool) -> tuple[int, Keys]:
+    async def _bring_up(self, connect: Connect, scope: Scope, keys: Keys) -> tuple[int, Keys]:
         """Give a scope from before the hierarchy what it lacks; of several processes that do, one succeeds."""
         scope_keys: list[ScopeKey] = []
         data_keys: list[DataKey] = []
@@ -337,25 +354,25 @@ class Keyring:
             rewrapped = [await self.rewrap(scope, keys, key, platform) for key in keys.data_keys]
         else:
             platform = found
-        if is_tenant and not keys.data(Layer.PLATFORM, "search"):
+        if scope.tenant is not None and not keys.data(Layer.PLATFORM, "search"):
             wrapper, drawn_key = await self.wrapper(scope, platform), Secret(os.urandom(KEY_BYTES))
             data_keys.append(await self._wrapped(scope, platform, wrapper, drawn_key, purpose="search"))
-        if is_tenant and keys.current(Layer.CUSTOMER) is None:
+        if scope.tenant is not None and keys.current(Layer.CUSTOMER) is None:
             customer, wrapper = await self.new_scope_key(scope, Layer.CUSTOMER, 1)
             scope_keys.append(customer)
             data_keys.append(await self._wrapped(scope, customer, wrapper, Secret(os.urandom(KEY_BYTES))))
         drawn = NewKeys(scope=scope, scope_keys=tuple(scope_keys), data_keys=tuple(data_keys), cipher=_NO_CIPHER)
         async with connect() as (connection, _):
-            await connection.execute(b"select pg_advisory_xact_lock(hashtextextended(%s, 0))", (scope.hex,))
-            is_first = await read_keys(connection, scope) == keys
+            await connection.execute(b"select pg_advisory_xact_lock(hashtextextended(%s, 0))", (scope.id.hex,))
+            is_first = await read_keys(connection, scope.id) == keys
             if is_first:
                 await _write(connection, drawn)
                 for key in rewrapped:
-                    await write_rewrapped(connection, scope, key)
+                    await write_rewrapped(connection, scope.id, key)
         if not is_first:
             await self.discard(drawn)
         async with connect() as (connection, epoch):
-            return epoch, await read_keys(connection, scope)
+            return epoch, await read_keys(connection, scope.id)
 
 
 async def place_keys(op: Operation, drawn: NewKeys) -> None:
@@ -372,10 +389,10 @@ async def ensure_keys(keyring: Keyring, operation: Callable[[], AbstractAsyncCon
     async with operation() as op:
         if await _has_keys(op):
             return
-        scope, is_tenant = op.scope, op.tenant_id is not None
-    drawn = await keyring.draw(scope, is_tenant=is_tenant)
+        scope = Scope(account=op.account, tenant=op.tenant_id)
+    drawn = await keyring.draw(scope)
     async with operation() as op:
-        await op.run("select pg_advisory_xact_lock(hashtextextended(%s, 0))", scope.hex)
+        await op.run("select pg_advisory_xact_lock(hashtextextended(%s, 0))", scope.id.hex)
         is_first = not await _has_keys(op)
         if is_first:
             await place_keys(op, drawn)
@@ -486,15 +503,17 @@ async def _has_keys(op: Operation) -> bool:
 
 async def _write(connection: Connection, drawn: NewKeys) -> None:
     for scope_key in drawn.scope_keys:
-        await insert_scope_key(connection, drawn.scope, scope_key)
+        await insert_scope_key(connection, drawn.scope.id, scope_key)
     for data_key in drawn.data_keys:
-        await insert_data_key(connection, drawn.scope, data_key)
+        await insert_data_key(connection, drawn.scope.id, data_key)
 
 
-def _is_from_before(keys: Keys, *, is_tenant: bool) -> bool:
+def _is_from_before(keys: Keys, scope: Scope) -> bool:
     if keys.current(Layer.PLATFORM) is None:
         return True
-    return is_tenant and (keys.current(Layer.CUSTOMER) is None or not keys.data(Layer.PLATFORM, "search"))
+    return scope.tenant is not None and (
+        keys.current(Layer.CUSTOMER) is None or not keys.data(Layer.PLATFORM, "search")
+    )
 
 
 _OF_ACCOUNTS: Final[tuple[Purpose, ...]] = ("seal", "index")

@@ -14,9 +14,9 @@ from __future__ import annotations
 import hmac
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -36,6 +36,7 @@ from strongroom.vault.records import (
     DataKey,
     Keys,
     KeyState,
+    Scope,
     ScopeKey,
     Source,
     insert_data_key,
@@ -45,7 +46,6 @@ from strongroom.vault.records import (
 from strongroom.vault.work import (
     KEEPER,
     Progress,
-    Scope,
     Split,
     Work,
     begin_indexing,
@@ -104,8 +104,6 @@ class KeyDesk:
     keyring: Keyring
     owner_key: Secret[bytes]
     """Keys the hashes by which the directory knows whose a held key is; one for the whole installation."""
-    may_use: Callable[[str, AccountId], bool] = field(default=lambda _holder, _account: False)
-    """Whether an account may use the holder of this name."""
     destroy_delay: timedelta = DESTROY_DELAY
 
     async def rotate_scope_key(self, actor: Actor, scope: Scope, layer: Layer) -> Work:
@@ -115,7 +113,7 @@ class KeyDesk:
         errors.NotFound (`KEY_NOT_FOUND`), errors.Forbidden.
         """
         current = await self._look(actor, scope, layer)
-        fresh, _ = await self.keyring.new_scope_key(scope.id, layer, current.version + 1)
+        fresh, _ = await self.keyring.new_scope_key(scope, layer, current.version + 1)
         return await self._replace(actor, scope, current, fresh, "key.rotate")
 
     async def rotate_data_key(self, actor: Actor, scope: Scope, layer: Layer) -> Work:
@@ -126,7 +124,7 @@ class KeyDesk:
         current = await self._look(actor, scope, layer)
         async with self._operation(actor, scope) as op:
             keys = await read_keys(op.connection, scope.id)
-        fresh = await self.keyring.new_data_key(scope.id, keys, layer)
+        fresh = await self.keyring.new_data_key(scope, keys, layer)
         async with self._operation(actor, scope) as op:
             await _lock(op)
             _expect(await self._changeable(op, layer), current)
@@ -151,7 +149,7 @@ class KeyDesk:
             keys = await read_keys(op.connection, scope.id)
         if not keys.data(Layer.PLATFORM, "search"):
             raise _not_found()
-        fresh = await self.keyring.new_data_key(scope.id, keys, Layer.PLATFORM, purpose="search")
+        fresh = await self.keyring.new_data_key(scope, keys, Layer.PLATFORM, purpose="search")
         async with self._operation(actor, scope) as op:
             await _lock(op)
             await self._changeable(op, Layer.PLATFORM)
@@ -170,8 +168,8 @@ class KeyDesk:
 
         It is tried before it is taken. A key belongs to one account, whose tenants may share it.
 
-        Raises errors.Invalid (`KEY_REFERENCE_INVALID`), errors.Forbidden (`KEY_HOLDER_NOT_ALLOWED`), errors.Conflict
-        (`KEY_OF_ANOTHER_ACCOUNT`, `KEY_EXTRACTABLE`) and as `rotate_data_key`.
+        Raises errors.Invalid (`KEY_REFERENCE_INVALID`, `KEY_HOLDER_IS_OURS`), errors.NotFound (`HOLDER_NOT_FOUND`),
+        errors.Conflict (`KEY_OF_ANOTHER_ACCOUNT`) and as `rotate_data_key`.
         """
         current = await self._look(actor, scope, Layer.CUSTOMER, renew=True)
         if not reference or len(reference) > MAX_REFERENCE:
@@ -182,16 +180,13 @@ class KeyDesk:
                     {"maxLength": MAX_REFERENCE},
                 )
             )
-        if holder == self.keyring.store.name or not self.may_use(holder, scope.account):
-            raise Forbidden(
+        if holder == self.keyring.holders.own.name:
+            raise Invalid(
                 Failure(
-                    "KEY_HOLDER_NOT_ALLOWED",
-                    "This account may not use a holder of keys called {holder}. The installation's operator says who "
-                    "may.",
-                    {"holder": holder},
+                    "KEY_HOLDER_IS_OURS", "Keys in the installation's own holder are made or imported, not attached."
                 )
             )
-        await self._try(holder, reference)
+        await self._try(scope, holder, reference)
         await self._claim(scope.account, holder, reference)
         fresh = self.keyring.describe_scope_key(
             Layer.CUSTOMER, current.version + 1, source=Source.HELD, holder=holder, reference=reference
@@ -208,7 +203,7 @@ class KeyDesk:
             raise Invalid(
                 Failure("KEY_SIZE_INVALID", "The key has {bytes} bytes.", {"bytes": KEY_BYTES}),
             )
-        store = self.keyring.store
+        store = self.keyring.holders.own
         reference = f"imported-{scope.id.hex}-{new_uuid().hex}"
         await store.bring(reference, key)
         fresh = self.keyring.describe_scope_key(
@@ -225,7 +220,7 @@ class KeyDesk:
             require(op, Permission.ENCRYPTION_KEYS_READ)
             key = await get_scope_key(op, Layer.CUSTOMER)
         try:
-            tested = await self._try(key.holder, key.reference)
+            tested = await self._try(scope, key.holder, key.reference)
         except StrongroomError as error:
             await self._record(actor, scope, "key.test", key, outcome="refused", detail=error.code)
             raise
@@ -246,7 +241,7 @@ class KeyDesk:
             await _set_state(op, key, KeyState.DISABLED)
             await record(op, "key.disable", "key", scope.id, detail=f"version={key.version}")
         if key.source is not Source.HELD:
-            await self.keyring.store.disable(key.reference)
+            await self.keyring.holders.own.disable(key.reference)
 
     async def enable(self, actor: Actor, scope: Scope) -> None:
         """Let a disabled key be used again, if its holder lets it.
@@ -259,8 +254,8 @@ class KeyDesk:
             if key.state is KeyState.DESTROYED or _is_due(op, key):
                 raise _destroyed()
         if key.source is not Source.HELD:
-            await self.keyring.store.enable(key.reference)
-        await self._try(key.holder, key.reference)
+            await self.keyring.holders.own.enable(key.reference)
+        await self._try(scope, key.holder, key.reference)
         async with self._operation(actor, scope) as op:
             await _lock(op)
             _expect(await self._current(op, Layer.CUSTOMER), key)
@@ -363,7 +358,7 @@ class KeyDesk:
             key = await self._changeable(op, layer, renew=renew)
             await refuse_while_working(op)
         if key.layer is Layer.CUSTOMER and key.state is not KeyState.DESTROYED:
-            await self._try(key.holder, key.reference)
+            await self._try(scope, key.holder, key.reference)
         return key
 
     async def _changeable(self, op: Operation, layer: Layer, *, renew: bool = False) -> ScopeKey:
@@ -389,13 +384,13 @@ class KeyDesk:
         if current.state is KeyState.DESTROYED:
             async with self._operation(actor, scope) as op:
                 keys = await read_keys(op.connection, scope.id)
-            anew = await self.keyring.new_data_key(scope.id, keys, fresh.layer, under=fresh)
+            anew = await self.keyring.new_data_key(scope, keys, fresh.layer, under=fresh)
         try:
             return await self._write_replacement(actor, scope, current, fresh, anew=anew, action=action)
         except (Conflict, Forbidden):
             # Refused, so nothing is wrapped by it. (After any other error it may have been written.)
             if fresh.layer is Layer.CUSTOMER and fresh.source is not Source.HELD:
-                await self.keyring.store.destroy(fresh.reference)
+                await self.keyring.holders.own.destroy(fresh.reference)
             raise
 
     async def _write_replacement(
@@ -414,9 +409,9 @@ class KeyDesk:
             await record(op, action, "key", scope.id, detail=detail)
             return await begin_work(op, "rewrap", fresh.layer, fresh.version)
 
-    async def _try(self, holder: str, reference: str) -> Tested:
+    async def _try(self, scope: Scope, holder: str, reference: str) -> Tested:
         """Describe a key, and have it wrap and open something."""
-        found = self.keyring.holder(holder)
+        found = self.keyring.holders.get(holder, scope.account)
         probe, began = Secret(os.urandom(KEY_BYTES)), time.perf_counter()
         held = await in_time(found.describe(reference), holder)
         if held.state is not HeldState.ENABLED:
@@ -453,7 +448,7 @@ class KeyDesk:
             await _set_state(op, current, KeyState.DISABLED)
         for key in keys.scope_keys:
             if key.layer is Layer.CUSTOMER and key.source is not Source.HELD:
-                await self.keyring.store.destroy(key.reference)
+                await self.keyring.holders.own.destroy(key.reference)
         await drop_entries(self.databases, scope)
         async with self._operation(KEEPER, scope) as op:
             await _lock(op)
@@ -483,7 +478,7 @@ class KeyDesk:
             ]
         for key in over:
             if key.layer is Layer.CUSTOMER and key.source is not Source.HELD:
-                await self.keyring.store.destroy(key.reference)
+                await self.keyring.holders.own.destroy(key.reference)
             async with self._operation(KEEPER, scope) as op:
                 await op.run(
                     "update scope_keys set state = 'DESTROYED', wrapped = null, changed_at = %s "

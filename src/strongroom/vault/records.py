@@ -16,6 +16,7 @@ from uuid import UUID
 
 from strongroom.database.operation import Connection
 from strongroom.kernel.config import Environment
+from strongroom.kernel.ids import AccountId, TenantId
 from strongroom.vault.envelopes import Layer
 
 Purpose = Literal["seal", "index", "search"]
@@ -23,6 +24,19 @@ SCOPE_KEY_PERIOD: Final = timedelta(days=2 * 365)
 """How long a scope key wraps (NIST SP 800-57 part 1, section 5.3.6: at most 2 years for a key that wraps keys)."""
 DATA_KEY_PERIOD: Final = timedelta(days=365)
 """How long a data key seals (the same section: at most 2 years for a key that encrypts data)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scope:
+    """Whose keys: a tenant's, or above tenants an account's."""
+
+    account: AccountId
+    tenant: TenantId | None = None
+
+    @property
+    def id(self) -> UUID:
+        """As the keys' rows have it."""
+        return self.tenant or self.account
 
 
 class KeyState(enum.StrEnum):

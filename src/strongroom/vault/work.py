@@ -29,13 +29,13 @@ from strongroom.database import Databases, Operation, Purpose
 from strongroom.database.catalogue import BLIND_INDEXES, SEALED_TABLES
 from strongroom.kernel.actors import system
 from strongroom.kernel.errors import Conflict, Failure, NotFound, Unavailable
-from strongroom.kernel.ids import AccountId, TenantId, new_uuid
+from strongroom.kernel.ids import new_uuid
 from strongroom.vault import _walking
 from strongroom.vault.blind import VERSION_BYTES
 from strongroom.vault.envelopes import Layer, ScopeCipher
 from strongroom.vault.holders.contract import KeyUnavailable, Reason
 from strongroom.vault.keyring import Keyring
-from strongroom.vault.records import DataKey, Keys, KeyState, read_keys, write_rewrapped
+from strongroom.vault.records import DataKey, Keys, KeyState, Scope, read_keys, write_rewrapped
 
 log = structlog.get_logger(__name__)
 
@@ -46,19 +46,6 @@ DRAIN_WITHIN: Final = timedelta(seconds=60)
 """How long operations that began before a rotation are waited for; afterwards the work rests until it is run again."""
 _DRAIN_EVERY_S: Final = 0.2
 Kind = Literal["rewrap", "re-encrypt", "re-index", "carry-over"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Scope:
-    """Whose keys: a tenant's, or above tenants an account's."""
-
-    account: AccountId
-    tenant: TenantId | None = None
-
-    @property
-    def id(self) -> UUID:
-        """As the keys' rows have it."""
-        return self.tenant or self.account
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -233,7 +220,7 @@ async def _rewrap(databases: Databases, keyring: Keyring, scope: Scope, work: Wo
         if current.state is not KeyState.ACTIVE:
             raise KeyUnavailable(current.holder, Reason.DISABLED)
         behind = _behind(keys, work)
-        fresh = await keyring.rewrap(scope.id, keys, behind[0], target) if behind else None
+        fresh = await keyring.rewrap(scope, keys, behind[0], target) if behind else None
         async with _operation(databases, scope) as op:
             work = await _take(op, work)
             now = await read_keys(op.connection, scope.id)

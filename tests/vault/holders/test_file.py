@@ -22,8 +22,8 @@ from strongroom.kernel.clock import ManualClock, SystemClock
 from strongroom.kernel.config import Environment
 from strongroom.kernel.errors import AlreadyExists, Broken, Conflict, Invalid, NotFound, Unavailable
 from strongroom.kernel.secret import Secret
-from strongroom.vault import load_or_make_master_key
 from strongroom.vault.holders import ROOT, FileHolder, HeldState, KeyUnavailable, Reason, _files, root_version
+from strongroom.vault.master import read_or_make_secret
 
 KEY = bytes(range(32))
 CONTEXT = b"context"
@@ -32,6 +32,13 @@ CONTEXT = b"context"
 def another(folder: Path) -> FileHolder:
     """The same folder, as another process has it."""
     return FileHolder(folder, Environment.SANDBOX, SystemClock())
+
+
+def first_form(folder: Path, key: bytes) -> None:
+    """A root key as it was kept at first."""
+    folder.mkdir()
+    (folder / "master.key").touch(0o600)
+    (folder / "master.key").write_bytes(key)
 
 
 def every_byte(folder: Path) -> bytes:
@@ -51,9 +58,7 @@ def full_disk() -> Iterator[None]:
 
 async def test_a_wrapped_key_has_the_documented_layout(folder: Path, clock: ManualClock) -> None:
     """Opened with nothing but the cipher library, from what the docstring of the module says."""
-    folder.mkdir()
-    (folder / "master.key").touch(0o600)
-    (folder / "master.key").write_bytes(b"m" * 32)
+    first_form(folder, b"m" * 32)
     holder = FileHolder(folder, Environment.SANDBOX, clock)
     await holder.bring("kept", Secret(b"k" * 32))
     for reference, key in ((ROOT, b"m" * 32), ("kept", b"k" * 32)):
@@ -64,11 +69,10 @@ async def test_a_wrapped_key_has_the_documented_layout(folder: Path, clock: Manu
 
 
 async def test_the_master_key_of_before_goes_on_working(folder: Path, clock: ManualClock) -> None:
-    scope = UUID(int=7)
-    master = load_or_make_master_key(folder / "master.key", Environment.SANDBOX)
-    before = (folder / "master.key").read_bytes()
-    wrapped = master.wrap(Secret(KEY), scope=scope, purpose="seal", version=3)
-    context = b"\0".join((b"strongroom data key", b"sandbox", scope.bytes, b"seal", (3).to_bytes(4, "big")))
+    before = read_or_make_secret(folder / "master.key", 32)
+    nonce = os.urandom(12)
+    context = b"\0".join((b"strongroom data key", b"sandbox", UUID(int=7).bytes, b"seal", (3).to_bytes(4, "big")))
+    wrapped = nonce + AESGCM(before).encrypt(nonce, KEY, context)
     holder = FileHolder(folder, Environment.SANDBOX, clock)
     assert (await holder.unwrap(ROOT, wrapped, context)).reveal() == KEY
     assert root_version(wrapped) == 1
@@ -343,8 +347,8 @@ asyncio.run(main(*sys.argv[1:]))
 """
 
 
-async def test_killed_in_the_middle_nothing_that_was_acknowledged_is_lost(folder: Path, clock: ManualClock) -> None:
-    """Three processes make, change and destroy keys in one fresh folder, until they are killed."""
+def storm(folder: Path) -> list[tuple[str, str, str]]:
+    """What three processes say that they did, before they were killed."""
     children = [
         subprocess.Popen([sys.executable, "-c", STORM, str(folder), name], stdout=subprocess.PIPE, text=True)
         for name in ("a", "b", "c")
@@ -356,10 +360,16 @@ async def test_killed_in_the_middle_nothing_that_was_acknowledged_is_lost(folder
     lines: list[str] = []
     for child in children:
         child.send_signal(signal.SIGKILL)
-        lines += [line for line in child.communicate(timeout=30)[0].splitlines() if len(line.split()) == 3]
-    assert len(lines) > 10
+        lines += child.communicate(timeout=30)[0].splitlines()
+    return [(reference, wrapped, state) for line in lines for reference, wrapped, state in [line.split()]]
+
+
+async def test_killed_in_the_middle_nothing_that_was_acknowledged_is_lost(folder: Path, clock: ManualClock) -> None:
+    """Three processes make, change and destroy keys in one fresh folder, until they are killed."""
+    acknowledged = await asyncio.to_thread(storm, folder)
+    assert len(acknowledged) > 10
     holder = FileHolder(folder, Environment.SANDBOX, clock)
-    for reference, wrapped, state in map(str.split, lines):
+    for reference, wrapped, state in acknowledged:
         if state == "kept":
             assert (await holder.unwrap(reference, bytes.fromhex(wrapped), b"")).reveal() == bytes(32)
         else:
@@ -397,9 +407,7 @@ async def test_no_more_keys_than_a_number_stay_in_memory(
 
 async def test_what_is_in_the_folder_is_of_its_environment(folder: Path, clock: ManualClock) -> None:
     """A folder that is taken over by the other environment opens nothing."""
-    folder.mkdir()
-    (folder / "master.key").touch(0o600)
-    (folder / "master.key").write_bytes(os.urandom(32))
+    first_form(folder, os.urandom(32))
     sandbox = FileHolder(folder, Environment.SANDBOX, clock)
     await sandbox.create("kept")
     wrapped = await sandbox.wrap(ROOT, Secret(KEY), CONTEXT)

@@ -36,7 +36,7 @@ def main(module: str, token: str, pin: str, act: str, label: str) -> None:
         case "forbid" | "allow":
             key[Attribute.DECRYPT] = act == "allow"
         case "steal":
-            print(steal(key, session))
+            sys.stdout.write(steal(key, session))
         case _:
             raise SystemExit(f"no act {act}")
 

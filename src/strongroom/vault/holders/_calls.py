@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, Final, TypeVar
@@ -30,8 +29,9 @@ class Calls:
         self._threads = threads
         self._started = 0
         self._jobs: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = queue.SimpleQueue()
-        self._running: dict[int, float] = {}
-        """Since when each thread has been in the call that it is in (monotonic, seconds)."""
+        self._lock = threading.Lock()
+        self._given_up: set[Future[Any]] = set()
+        """Calls that nobody waits for any more, and that a thread is still in."""
         self._is_closed = False
 
     async def call(self, function: Callable[[], T]) -> T:
@@ -41,8 +41,7 @@ class Calls:
         """
         if self._is_closed:
             raise KeyUnavailable(self._holder, Reason.AWAY, "it is closed")
-        late = time.monotonic() - self._limit_s
-        if sum(since < late for since in list(self._running.values())) >= self._threads:
+        if len(self._given_up) >= self._threads:
             raise KeyUnavailable(self._holder, Reason.SLOW, "earlier calls haven't come back")
         if self._jobs.qsize() >= MAX_WAITING:
             raise KeyUnavailable(self._holder, Reason.SLOW, "too many calls wait for it")
@@ -55,6 +54,9 @@ class Calls:
             async with asyncio.timeout(self._limit_s):
                 return await asyncio.wrap_future(future)
         except TimeoutError:
+            with self._lock:
+                if future.running():
+                    self._given_up.add(future)
             raise KeyUnavailable(self._holder, Reason.SLOW) from None
 
     def close(self) -> None:
@@ -64,16 +66,14 @@ class Calls:
             self._jobs.put(None)
 
     def _work(self) -> None:
-        this = threading.get_ident()
         while (job := self._jobs.get()) is not None:
             future, function = job
             if self._is_closed or not future.set_running_or_notify_cancel():
                 future.cancel()
                 continue
-            self._running[this] = time.monotonic()
             try:
                 future.set_result(function())
             except BaseException as error:
                 future.set_exception(error)
-            finally:
-                del self._running[this]
+            with self._lock:
+                self._given_up.discard(future)

@@ -24,6 +24,7 @@ from botocore.exceptions import (
     PartialCredentialsError,
     ReadTimeoutError,
 )
+from botocore.parsers import ResponseParserError
 
 from strongroom.kernel.errors import Failure, Invalid
 from strongroom.kernel.secret import Secret
@@ -134,7 +135,9 @@ class AwsKmsHolder:
                 if _code(error) == "AccessDeniedException" and _may_decrypt(kms, key_id, _context(context)):
                     raise wrapped_key_broken(self._name) from None
                 raise
-            if answer.get("KeyId") != arn:
+            if not answer.get("KeyId"):
+                raise KeyUnavailable(self._name, Reason.NONSENSE)
+            if answer["KeyId"] != arn:
                 raise wrapped_key_broken(self._name)
             return answer
 
@@ -201,8 +204,13 @@ class AwsKmsHolder:
             raise KeyUnavailable(self._name, Reason.SLOW) from None
         except (NoCredentialsError, PartialCredentialsError):
             raise KeyUnavailable(self._name, Reason.DENIED, "there are no credentials") from None
+        except ResponseParserError:
+            raise KeyUnavailable(self._name, Reason.NONSENSE) from None
         except BotoCoreError as error:
             raise KeyUnavailable(self._name, Reason.AWAY, type(error).__name__) from None
+        except (AttributeError, TypeError, ValueError, LookupError):
+            # How the SDK's parser takes JSON that isn't what its model says.
+            raise KeyUnavailable(self._name, Reason.NONSENSE) from None
 
     def _client(self) -> Any:
         """The SDK's client, made in the thread that needs it first, as that takes a moment; threads may share it."""

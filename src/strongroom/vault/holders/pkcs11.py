@@ -40,7 +40,7 @@ MAX_LABEL_BYTES: Final = 255
 MAX_WAITING: Final = 100
 """Calls at once, of which one is under way; more are refused at once."""
 PAUSE_S: Final = 0.5
-"""After its process was killed or died, a token is left alone for so long; calls fail at once meanwhile."""
+"""After a call that took too long, or its process's death, a token is left alone for so long; calls fail meanwhile."""
 CLOSING_S: Final = 1.0
 _WRAPPED_BYTES: Final = 1 + 12 + KEY_BYTES + 16
 _MAX_ANSWER_BYTES: Final = 1 << 16
@@ -122,10 +122,14 @@ class Pkcs11Holder:
         if self._waiting >= MAX_WAITING:
             raise KeyUnavailable(self._name, Reason.SLOW, "too many calls wait for it")
         self._waiting += 1
+        is_our_turn = False
         try:
             async with asyncio.timeout(self._limit_s), self._turn:
+                is_our_turn = True
                 answer = await self._exchange(request)
         except TimeoutError:
+            if is_our_turn:
+                self._pause(Reason.SLOW)
             raise KeyUnavailable(self._name, Reason.SLOW) from None
         finally:
             self._waiting -= 1
@@ -147,13 +151,14 @@ class Pkcs11Holder:
             size = int.from_bytes(await child.stdout.readexactly(4), "big")
             if size > _MAX_ANSWER_BYTES:
                 raise KeyUnavailable(self._name, Reason.NONSENSE)
-            answer: dict[str, Any] = msgspec.msgpack.decode(await child.stdout.readexactly(size))
+            answer = msgspec.msgpack.decode(await child.stdout.readexactly(size), type=dict[str, Any])
         except (OSError, asyncio.IncompleteReadError, msgspec.MsgspecError):
-            self._give_up(Reason.AWAY)
+            self._end_child()
+            self._pause(Reason.AWAY)
             raise KeyUnavailable(self._name, Reason.AWAY, "its library failed") from None
         except BaseException:
             # Out of time, or nobody waits any more: an answer may come late, and it would be taken for the next one.
-            self._give_up(Reason.SLOW)
+            self._end_child()
             raise
         return answer
 
@@ -184,10 +189,9 @@ class Pkcs11Holder:
         child.stdin.write(_framed(settings))
         return child
 
-    def _give_up(self, reason: Reason) -> None:
+    def _pause(self, reason: Reason) -> None:
         self._paused_until = time.monotonic() + PAUSE_S
         self._paused_for = reason
-        self._end_child()
 
     def _end_child(self) -> asyncio.subprocess.Process | None:
         """Kill the token's process. One that hangs in its driver may take its time, and is not waited for."""

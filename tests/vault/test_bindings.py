@@ -1,0 +1,55 @@
+"""Every sealed column opens through the binding that the catalogue gives it: what walks over all of them finds all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from strongroom.assembly import App
+from strongroom.database.catalogue import SEALED_TABLES
+from strongroom.vault._walking import TABLES, count_envelopes, read_batch
+from strongroom.vault.work import Scope, _operation
+from tests.api.paying import IBAN, ORDERS, instruction, order
+from tests.fixtures.platform import Client, Platform
+from tests.reconciliation.bank import BankWorld, execution, statement
+
+
+async def test_what_the_application_wrote_opens_by_the_catalogue(platform: Platform, app: App, tmp_path: Path) -> None:
+    account = await platform.new_account()
+    client = await account.new_tenant()
+    bank = await BankWorld.open(app, client, tmp_path)
+    await fill(client)
+    [paid] = await bank.pay(("Erika Mustermann", 12_345))
+    await bank.take_in(statement(execution(paid), execution(paid)))
+    tenant = Scope(account=bank.account, tenant=bank.tenant)
+    found: dict[str, int] = {}
+    for scope in (tenant, Scope(account=bank.account)):
+        async with _operation(app.databases, scope) as op:
+            walked = 0
+            for table in TABLES:
+                position, first = "", True
+                while position or first:
+                    rows, position = await read_batch(op, table, position, 2)
+                    first = False
+                    for row in rows:
+                        for column, envelope in zip(SEALED_TABLES[table].columns, row.envelopes, strict=True):
+                            if envelope is not None:
+                                op.cipher.open(table, column, row.row, envelope)
+                                walked += 1
+                                name = f"{table}.{column}"
+                                found[name] = found.get(name, 0) + 1
+            assert walked == await count_envelopes(op)
+    assert set(found) == {f"{table}.{column}" for table, entry in SEALED_TABLES.items() for column in entry.columns}
+
+
+async def fill(client: Client) -> None:
+    """A bit of everything that comes by the API."""
+    whole = order("o-1", instruction("i-1"), instruction("i-2"), customerDefaults={"c-1": {"metadata": {"a": "b"}}})
+    made = await client.post(ORDERS, whole, headers={"Idempotency-Key": "k-1"})
+    assert made.status_code == 202, made.text
+    made = await client.put("/v1/customer-vault/c-1", {"metadata": {"note": "x"}})
+    assert made.status_code == 202, made.text
+    account = {"type": "BANK_ACCOUNT", "accountHolderName": "Ada Example", "iban": IBAN}
+    assert (await client.post("/v1/customer-vault/c-1/financial-instrument", account)).status_code == 202
+    line = b'{"orderRef": "o-2"}'
+    sent = await client.post(f"{ORDERS}/bulk", content=line, headers={"content-type": "application/x-ndjson"})
+    assert sent.status_code == 202, sent.text
