@@ -56,6 +56,7 @@ async def test_a_new_tenant_has_both_layers(owner: Owner) -> None:
         ("customer", "seal", 1, 1),
         ("platform", "index", 1, 1),
         ("platform", "seal", 1, 1),
+        ("platform", "search", 1, 1),
     ]
     for key in (*keys.scope_keys, *keys.data_keys):
         assert key.expires_at is not None

@@ -49,6 +49,7 @@ from strongroom.vault.records import (
     data_key_context,
     first_data_key_context,
     insert_data_key,
+    insert_indexing,
     insert_scope_key,
     read_keys,
     scope_key_context,
@@ -369,6 +370,8 @@ class Keyring:
                 await _write(connection, drawn)
                 for key in rewrapped:
                     await write_rewrapped(connection, scope.id, key)
+                if any(key.purpose == "search" for key in data_keys):
+                    await insert_indexing(connection, scope.id, self.clock.now())
         if not is_first:
             await self.discard(drawn)
         async with connect() as (connection, epoch):

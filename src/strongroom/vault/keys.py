@@ -48,7 +48,6 @@ from strongroom.vault.work import (
     Progress,
     Split,
     Work,
-    begin_indexing,
     begin_work,
     carry_over,
     drop_entries,
@@ -338,8 +337,6 @@ class KeyDesk:
         await self._destroy_due(scope)
         if scope.tenant is not None and splits:
             await carry_over(self.databases, scope, splits)
-            async with self._operation(KEEPER, scope) as op:
-                await begin_indexing(op)
         work = await run_work(self.databases, self.keyring, scope, progress)
         await self._end_retired(scope)
         return work

@@ -183,17 +183,6 @@ async def carry_over(databases: Databases, scope: Scope, splits: Sequence[Split]
     return 0 if before and before[0].is_done else work.done
 
 
-async def begin_indexing(op: Operation) -> None:
-    """Have what was written before there were blind indexes indexed, once for each tenant."""
-    if await _read(op, "kind = 're-index'") or await find_work(op) is not None:
-        return
-    newest = max(
-        (key.version for key in (await read_keys(op.connection, op.scope)).data(Layer.PLATFORM, "search")), default=0
-    )
-    if newest:
-        await begin_work(op, "re-index", Layer.PLATFORM, newest)
-
-
 async def drop_entries(databases: Databases, scope: Scope) -> None:
     """Remove all entries of a tenant's blind indexes: what they are of is destroyed, and nothing shall tell of it."""
     for table, column in BLIND_INDEXES:

@@ -7,6 +7,10 @@ alter table data_keys
 alter table key_work
     drop constraint key_work_kind_check,
     add constraint key_work_kind_check check (kind in ('rewrap', 're-encrypt', 're-index', 'carry-over'));
+-- What was there before there were indexes is indexed even while a rotation is under way.
+drop index key_work_one_rotation;
+create unique index key_work_one_rotation on key_work (scope_id) where state = 'RUNNING' and kind in ('rewrap', 're-encrypt');
+create unique index key_work_one_indexing on key_work (scope_id) where state = 'RUNNING' and kind = 're-index';
 
 -- Version of the key (4 bytes), keyed hash (16 bytes). Null: there is nothing to be found by, or it isn't indexed yet.
 alter table customers add column email_index bytea;
