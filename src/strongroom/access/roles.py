@@ -32,6 +32,10 @@ class Permission(enum.StrEnum):
     ALERTS_READ = "alerts:read"
     ENCRYPTION_KEYS_READ = "encryption-keys:read"
     ENCRYPTION_KEYS_MANAGE = "encryption-keys:manage"
+    CARDS_WRITE = "cards:write"
+    """Give card numbers to the card vault, or let a form do it."""
+    CARDS_MOVE = "cards:move"
+    """Move cards to another vault, or in from one; takes two."""
 
 
 P = Permission
@@ -58,7 +62,7 @@ _TENANT: Final[Mapping[str, frozenset[Permission]]] = {
             P.TENANT_MANAGE, P.TENANT_KEYS_MANAGE, P.APPS_READ, P.APPS_WRITE, P.COLLECT_SCHEMES_READ,
             P.COLLECT_SCHEMES_WRITE, P.PAYOUT_SCHEMES_READ, P.PAYOUT_SCHEMES_WRITE, P.TRANSACTIONS_READ,
             P.TRANSACTIONS_WRITE, P.CUSTOMERS_FORGET, P.CUSTOMERS_OPEN, P.ALERTS_READ, P.ENCRYPTION_KEYS_READ,
-            P.ENCRYPTION_KEYS_MANAGE,
+            P.ENCRYPTION_KEYS_MANAGE, P.CARDS_WRITE, P.CARDS_MOVE,
         }
     ),
     "tenant-management": frozenset({P.TENANT_MANAGE, P.ALERTS_READ}),
@@ -73,6 +77,8 @@ _TENANT: Final[Mapping[str, frozenset[Permission]]] = {
     "tenant-transaction-read": frozenset({P.TRANSACTIONS_READ}),
     "tenant-transaction-write": frozenset({P.TRANSACTIONS_READ, P.TRANSACTIONS_WRITE}),
     "tenant-vault-open": frozenset({P.TRANSACTIONS_READ, P.CUSTOMERS_OPEN}),
+    "tenant-card-write": frozenset({P.CARDS_WRITE}),
+    "tenant-card-transfer": frozenset({P.CARDS_MOVE}),
     "tenant-mandate-read": frozenset(),
     "tenant-mandate-write": frozenset(),
     "tenant-bridge-read": frozenset(),

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
 from strongroom.trust.checks.at_rest import check_at_rest
+from strongroom.trust.checks.cards import check_cards
 from strongroom.trust.checks.once import check_once
 from strongroom.trust.checks.segregation import check_segregation
 from strongroom.trust.checks.tokens import check_tokens
@@ -21,6 +22,7 @@ CHECKS: Final[Mapping[str, Check]] = {
     "ACC-6": check_tokens,
     "ENC-1": check_transport,
     "ENC-2": check_at_rest,
+    "ENC-4": check_cards,
     "ENC-5": check_segregation,
     "PAY-2": check_once,
     "PAY-3": check_worlds,

@@ -112,7 +112,7 @@ async def check_at_rest(bench: Workbench) -> Figure:
         findings = Findings()
         searches = [
             await search_columns(bench, findings, Search("every column", canaries.patterns, known)),
-            *await asyncio.to_thread(_search_files, bench, bench.server, canaries.patterns, known),
+            *await asyncio.to_thread(search_files, bench, bench.server, canaries.patterns, known),
         ]
     for search in searches:
         findings.expect(search.saw_everything, f"the search of {search.place} did not see what it has to see")
@@ -198,18 +198,23 @@ async def _plant(caller: Caller, canaries: Canaries) -> int:
     return planted
 
 
-def _search_files(
-    bench: Workbench, server: EmbeddedServer, patterns: Sequence[Pattern], known: Sequence[bytes]
+def search_files(
+    bench: Workbench,
+    server: EmbeddedServer,
+    patterns: Sequence[Pattern],
+    known: Sequence[bytes],
+    kind: type[Search] = Search,
 ) -> Sequence[Search]:
+    """Look through the data directory, the write-ahead log and a base backup made for the purpose."""
     root = bench.config.data_dir
     write_ahead = server.data / "pg_wal"
     left_out = {
         write_ahead, server.directory / "engine", bench.config.files_dir / "outbox", bench.config.files_dir / "inbox",
     }  # fmt: skip
-    directory, log = Search("data directory", patterns, known), Search("write-ahead log", patterns, known)
+    directory, log = kind("data directory", patterns, known), kind("write-ahead log", patterns, known)
     _walk(directory, root, left_out)
     _walk(log, write_ahead, set())
-    backup = Search("backup", patterns, known)
+    backup = kind("backup", patterns, known)
     place = server.directory / f"prove-{secrets.token_hex(4)}"
     try:
         _back_up(server, place)
