@@ -221,8 +221,8 @@ def test_each_role_gets_into_its_own_databases_only(database: tuple[str, Connect
         ("create policy wide on orders using (true)", {"open": ["orders"]}),
         ("create unique index mine on orders (order_id)", {"keys": ["orders: mine"]}),
         (
-            "alter table instruction_events add constraint loose foreign key (transaction_id) "
-            "references api_keys not valid",
+            "alter table instruction_events "
+            "add constraint loose foreign key (transaction_id) references api_keys not valid",
             {"keys": ["instruction_events: loose"]},
         ),
     ],
