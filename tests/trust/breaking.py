@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
@@ -40,6 +40,15 @@ class ClearCipher:
 
     def index(self, table: str, column: str, value: str) -> bytes:
         return self.real.index(table, column, value)
+
+    def for_purpose(self, purpose: str) -> Cipher:
+        return ClearCipher(self.real.for_purpose(purpose), self.columns)
+
+    def blind(self, table: str, column: str, value: str) -> bytes:
+        return self.real.blind(table, column, value)
+
+    def blinds(self, table: str, column: str, value: str) -> Sequence[bytes]:
+        return self.real.blinds(table, column, value)
 
 
 def clear_keyring(*columns: str) -> type[Keyring]:
