@@ -296,6 +296,8 @@ def _called(handler: _Handler, base: str) -> CallHandler:
             assert actor.account_id is not None  # noqa: S101  # a route with a token
             scope = Scope(account=actor.account_id, tenant=actor.tenant_id)
         place = _Place(call=call, scope=scope, base=base.format_map(call.path))
+        async with place.operation():
+            pass  # Whoever asks with a key that was deleted is told so before anything else.
         return await idempotency.once_around(call, place.operation, lambda: handler(place))
 
     return called
