@@ -37,7 +37,7 @@ from strongroom.tenancy import (
 from strongroom.trust.client import Caller, Client, Key
 from strongroom.trust.workbench import AdminConnection, Workbench
 from strongroom.vault import KeyState, Layer, Scope, ScopeKey, ensure_keys, get_scope_key
-from strongroom.vault.holders.contract import KEY_BYTES
+from strongroom.vault.holders.contract import KEY_BYTES, HeldState
 
 PROVER: Final = operator("prove")
 COMPANY: Final = "strongroom prove (made by the checks, not a customer)"
@@ -171,7 +171,8 @@ async def _mend_keys(bench: Workbench, scope: Scope) -> None:
     key = await _own_key(bench, scope)
     if key.destroy_asked_by is not None and key.state is not KeyState.DESTROYED:
         await desk.cancel_destroying(PROVER, scope)
-    if key.state is KeyState.DISABLED:
+    held = await bench.keyring.holders.own.describe(key.reference)
+    if key.state is KeyState.DISABLED or held.state is HeldState.DISABLED:
         await desk.enable(PROVER, scope)
     if key.state is KeyState.DESTROYED:
         await desk.bring(PROVER, scope, Secret(os.urandom(KEY_BYTES)))
