@@ -23,6 +23,7 @@ BROKEN: Final = "ENVELOPE_BROKEN"
 _FIELDS_EACH: Final = 40
 """How many fields of a table are looked at."""
 _TAG_BYTES: Final = 16
+_SHORTEST: Final = HEADER_BYTES + NONCE_BYTES + _TAG_BYTES
 _VERSION: Final = slice(2, 6)
 """Where an envelope says the version of its key (docs/internals/envelope.md)."""
 
@@ -99,6 +100,9 @@ async def misplace(findings: Findings, bench: Workbench, seat: Seat, strangers: 
     refused: Counter[str] = Counter()
     for field in fields:
         findings.expect(field.refusal(cipher) == "", f"a field of {field.place} does not open where it stands")
+        if len(field.envelope) < _SHORTEST:
+            findings.breach(f"{field.place} holds something that is no envelope")
+            continue
         tried: list[tuple[str, Field, Cipher]] = [("tenant", field, other) for other in others]
         tried += [(kind, moved, cipher) for kind, moved in _moved(field, fields)]
         tried += [(kind, replace(field, envelope=envelope), cipher) for kind, envelope in _damaged(field.envelope)]
