@@ -69,7 +69,8 @@ def start_strongroom(data: Path) -> Iterator[Target]:
     account = _open_account(installation)
     port = free_port()
     ports = ("--port", str(port), "--simulator-port", str(free_port()), "--processes", str(API_PROCESSES))
-    command = [*_STRONGROOM, "serve", *installation, *ports]
+    cards = ("--cards-port", str(free_port()), "--cards-inner-port", str(free_port()))
+    command = [*_STRONGROOM, "serve", *installation, *ports, *cards]
     with serving(command, port=port, log=data.with_suffix(".log"), environment=os.environ) as process:
         api = _Api(f"https://{_HOST}:{port}", data / "ca.pem")
         tenant = _open_tenant(api, account)

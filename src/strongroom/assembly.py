@@ -15,12 +15,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
+import structlog
+
 from strongroom.api import Services, build_asgi
 from strongroom.api.orders import OrderWriter
 from strongroom.api.surface import Surface
 from strongroom.api.table import ROUTES
 from strongroom.database import Databases, EmbeddedServer
-from strongroom.database.databases import provision
+from strongroom.database.databases import CARDS, CARDS_ROLE, provision, provision_cards, url_of
 from strongroom.identity import Certificate, LocalAuthority, Tokens, load_or_make_tokens, own_certificate
 from strongroom.identity.certificates import write_private
 from strongroom.kernel.clock import Clock, SystemClock
@@ -37,10 +39,15 @@ from strongroom.rails.connectors.simulator import Simulator
 from strongroom.rails.contract import Provider
 from strongroom.rails.marketplace import SIMULATOR
 from strongroom.reconciliation import contents
-from strongroom.vault import KeyDesk, Keyring, Split
+from strongroom.vault import ImportDesk, KeyDesk, Keyring, Split
+from strongroom.vault.card_client import CardVault
 from strongroom.vault.holders.configured import Holders, open_holders
 from strongroom.vault.holders.file import FileHolder
+from strongroom.vault.holders.imports import Imports
+from strongroom.vault.holders.passphrase import find_passphrase
 from strongroom.vault.master import read_or_make_secret
+
+log = structlog.get_logger(__name__)
 
 _PASSWORD_BYTES: Final = 32
 SPLITS: Final = (
@@ -53,6 +60,8 @@ SPLITS: Final = (
 _LOOPBACK: Final = "127.0.0.1"
 GC_OBJECTS: Final = 50_000
 """After so many new objects the garbage collector looks for cycles among them."""
+CARD_VAULT_LIMITS: Final = Limits(connect_s=2.0, idle_s=35.0, total_s=40.0, answer_bytes=4 << 20)
+"""What the card vault may take: as long as a provider that it asks for us, and a little more."""
 PROVIDER_LIMITS: Final = Limits(idle_s=5.0, total_s=8.0)
 """What a provider may take to answer. One that takes longer is asked again, by our reference, what it did."""
 
@@ -71,6 +80,7 @@ class Installation:
         self.config.data_dir.mkdir(parents=True, exist_ok=True, mode=0o711)
         self.config.keys_dir.mkdir(exist_ok=True, mode=0o700)
         self.config.files_dir.mkdir(exist_ok=True, mode=0o700)
+        self.config.cards_dir.mkdir(exist_ok=True, mode=0o700)
         marker = self.config.data_dir / "environment"
         if not marker.exists():
             marker.write_text(self.config.environment.value)
@@ -106,12 +116,22 @@ class Installation:
 
     @cached_property
     def holder(self) -> FileHolder:
-        """The installation's own holder: the root key, and the customers' keys that nobody else keeps."""
-        return FileHolder(self.config.keys_dir, self.config.environment, SystemClock())
+        """The installation's own holder: the root key, and the customers' keys that nobody else keeps.
+
+        Its passphrase, if it has one, comes from the environment. Raises as `FileHolder` and `find_passphrase`.
+        """
+        return FileHolder(self.config.keys_dir, self.config.environment, SystemClock(), find_passphrase(os.environ))
 
     def holders(self) -> Holders:
-        """All holders of keys, for one process: our own, and those that `holders.toml` names."""
-        return open_holders(self.holder, self.config.keys_dir)
+        """All holders of keys, for one process: our own, and those that `holders.toml` names.
+
+        One that is described wrongly is left out, with all that is wrong in the log: its keys can't be used until that
+        is mended and the process started again, and whoever uses another holder, or none, goes on.
+        """
+        found, mistakes = open_holders(self.holder, self.config.keys_dir)
+        for mistake in mistakes:
+            log.error("keys.holder_left_out", code=mistake.code, message=mistake.message)
+        return found
 
     @cached_property
     def authority(self) -> LocalAuthority:
@@ -141,6 +161,19 @@ class Installation:
         """The simulator's certificate, of the local authority."""
         return self._vouched("simulator")
 
+    def cards_certificate(self) -> Certificate:
+        """The card vault's certificate for our own processes, of the local authority."""
+        return self._vouched("cards")
+
+    def process_certificate(self, process: str) -> Certificate:
+        """The certificate by which one of our processes (`api`, `worker`, `prove`) is known to the card vault."""
+        return self.authority.issue_process(process)
+
+    @property
+    def cards_database_url(self) -> Secret[str]:
+        """The card vault's database, as the vault's own role; for its process alone."""
+        return url_of(self.admin_url, CARDS, user=CARDS_ROLE, password=self._cards_password)
+
     def simulator_secret_file(self) -> Path:
         """The file with the secret that we and the simulator share, in hexadecimal; made when there is none."""
         path = self.config.keys_dir / "simulator.token"
@@ -166,6 +199,7 @@ class Installation:
         if self.server is not None:
             self.server.start()
         provision(self.admin_url, self.config.regions, self._password("database-app"))
+        provision_cards(self.admin_url, self._cards_password)
 
     def stop(self) -> None:
         """Leave the embedded server; it stops when nobody else uses it."""
@@ -178,6 +212,10 @@ class Installation:
 
     def _password(self, name: str) -> Secret[str]:
         return Secret(read_or_make_secret(self.config.keys_dir / f"{name}.secret", _PASSWORD_BYTES).hex())
+
+    @property
+    def _cards_password(self) -> Secret[str]:
+        return Secret(read_or_make_secret(self.config.cards_dir / "database.secret", _PASSWORD_BYTES).hex())
 
     @property
     def app_password(self) -> Secret[str]:
@@ -205,6 +243,7 @@ class App:
         )
         self.operation = self.databases.operation
         self.tokens = installation.tokens(clock)
+        self._card_vaults: dict[str, CardVault] = {}
 
     @cached_property
     def surface(self) -> Surface:
@@ -212,8 +251,11 @@ class App:
         parts: Mapping[type, Any] = {
             Tokens: self.tokens,
             Keyring: self.keyring,
+            KeyDesk: self.key_desk,
+            ImportDesk: self.import_desk,
             OrderWriter: OrderWriter(self.databases),
             NotificationReceiver: NotificationReceiver(self.databases, self.provider),
+            CardVault: self.card_vault("api"),
         }
         services = Services(
             config=self.config, clock=self.clock, databases=self.databases, tokens=self.tokens, parts=parts
@@ -229,6 +271,21 @@ class App:
             trust=self.installation.ca_file,
             limits=PROVIDER_LIMITS,
         )
+
+    def card_vault(self, process: str) -> CardVault:
+        """The card vault, as one of our processes may use it; closed with the app."""
+        known = self._card_vaults.get(process)
+        if known is None:
+            certificate = self.installation.process_certificate(process)
+            outbound = Outbound(
+                allowed=[Destination(host=_LOOPBACK, port=self.config.cards_inner_port, loopback_ok=True)],
+                trust=self.installation.authority.certificate,
+                identity=(certificate.chain, certificate.key),
+                limits=CARD_VAULT_LIMITS,
+            )
+            url = f"https://{_LOOPBACK}:{self.config.cards_inner_port}"
+            known = self._card_vaults[process] = CardVault(outbound, url)
+        return known
 
     def provider(self, tenant: TenantId, app_id: str, settings: Mapping[str, str]) -> Provider:
         """The rail behind a tenant's installed app.
@@ -258,6 +315,12 @@ class App:
         secret = read_or_make_secret(self.config.keys_dir / "key-owners.secret", _PASSWORD_BYTES)
         return KeyDesk(databases=self.databases, keyring=self.keyring, owner_key=Secret(secret))
 
+    @cached_property
+    def import_desk(self) -> ImportDesk:
+        """Where customers bring their keys."""
+        imports = Imports(self.config.keys_dir, self.installation.holder, self.clock)
+        return ImportDesk(desk=self.key_desk, imports=imports)
+
     async def open(self) -> None:
         """Connect to the databases."""
         await self.databases.open()
@@ -267,6 +330,8 @@ class App:
         if "outbound" in self.__dict__:
             await self.outbound.aclose()
         await self.keyring.close()
+        for vault in self._card_vaults.values():
+            await vault.aclose()
         await self.databases.close()
 
 
@@ -285,6 +350,8 @@ def to_variables(config: Config) -> dict[str, str]:
         "HOST": config.host,
         "PORT": str(config.port),
         "SIMULATOR_PORT": str(config.simulator_port),
+        "CARDS_PORT": str(config.cards_port),
+        "CARDS_INNER_PORT": str(config.cards_inner_port),
         "PROCESSES": str(config.processes),
         "CERTIFICATE": "" if config.certificate is None else str(config.certificate),
         "CERTIFICATE_KEY": "" if config.certificate_key is None else str(config.certificate_key),
@@ -307,6 +374,8 @@ def from_variables(variables: Mapping[str, str]) -> Config:
         host=read("HOST"),
         port=int(read("PORT")),
         simulator_port=int(read("SIMULATOR_PORT")),
+        cards_port=int(read("CARDS_PORT")),
+        cards_inner_port=int(read("CARDS_INNER_PORT")),
         processes=int(read("PROCESSES")),
         certificate=Path(read("CERTIFICATE")) if read("CERTIFICATE") else None,
         certificate_key=Path(read("CERTIFICATE_KEY")) if read("CERTIFICATE_KEY") else None,

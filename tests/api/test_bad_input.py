@@ -9,6 +9,7 @@ import pytest
 
 from strongroom.api.routing import MAX_BODY_BYTES
 from strongroom.assembly import App
+from strongroom.database.catalogue import SEALED_TABLES, row_bytes
 from tests.api.paying import ORDERS, codes, instruction, make_account, make_order, order, refusal
 from tests.fixtures.platform import Client
 from tests.payments.world import World
@@ -157,23 +158,22 @@ async def test_unknown_fields_are_dropped_and_never_stored(tenant: Client, app: 
     assert b"unknownField" not in opened
 
 
-SEALED_UNDER = {
-    "orders": ("order_id",),
-    "order_customer_defaults": ("order_id", "customer_id"),
-    "instructions": ("instruction_id",),
-    "customers": ("customer_id",),
-    "financial_instruments": ("financial_instrument_id",),
-    "idempotency_keys": ("key_hash",),
-}
-"""Tables that hold what a request brings, with the columns whose values their envelopes are bound to."""
-
-
 async def everything(world: World) -> bytes:
     """All that the database holds of a tenant's payments, its envelopes opened."""
     parts: list[bytes] = []
     async with world.operation() as op:
-        for table, key in SEALED_UNDER.items():
-            for shown, sealed, *bound_to in await op.rows(f"select t::text, sealed, {', '.join(key)} from {table} t"):  # noqa: S608  constants
-                row_id = b"".join(value if isinstance(value, bytes) else value.bytes for value in bound_to)
-                parts += [shown.encode(), op.cipher.open(table, "sealed", row_id, sealed)]
+        for table, sealed in SEALED_TABLES.items():
+            names = ", ".join((*sealed.columns, *sealed.row))
+            rows = await op.rows(
+                f"select t::text, {names} from {table} t where {sealed.owner[0]} = %s",  # noqa: S608  the catalogue's
+                op.scope,
+            )
+            for shown, *values in rows:
+                row = row_bytes(table, values[len(sealed.columns) :], op.cipher.index)
+                parts.append(shown.encode())
+                parts += [
+                    op.cipher.open(table, column, row, envelope)
+                    for column, envelope in zip(sealed.columns, values, strict=False)
+                    if envelope is not None
+                ]
     return b"\n".join(parts)

@@ -84,7 +84,7 @@ async def test_metadata_is_replaced(tenant: Client) -> None:
     ("changed", "expected"),
     [
         ({"type": None}, ["FINANCIAL_INSTRUMENT_TYPE_IS_REQUIRED"]),
-        ({"type": "CARD"}, ["FINANCIAL_INSTRUMENT_TYPE_NOT_SUPPORTED"]),
+        ({"type": "MANDATE:SEPA"}, ["FINANCIAL_INSTRUMENT_TYPE_NOT_SUPPORTED"]),
         ({"type": {}}, ["FINANCIAL_INSTRUMENT_TYPE_NOT_SUPPORTED"]),
         ({"usageType": "SINGLE"}, ["USAGE_TYPE_NOT_SUPPORTED"]),
         ({"usageType": ["MULTIPLE"]}, ["USAGE_TYPE_NOT_SUPPORTED"]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import signal
 import subprocess
@@ -14,9 +15,13 @@ from pathlib import Path
 import pytest
 
 from strongroom.assembly import App
+from strongroom.cli.work import unless_stopped
 from strongroom.database.housekeeping import IDEMPOTENCY_KEPT, forget_expired
 from strongroom.kernel.actors import system
 from strongroom.kernel.clock import ManualClock
+from strongroom.kernel.errors import Failure, Unavailable
+from strongroom.vault import Scope
+from strongroom.vault import work as vault_work
 from tests.fixtures.platform import Client, Platform, public_folder
 from tests.payments.world import World
 
@@ -77,3 +82,34 @@ async def test_spent_nonces_and_old_idempotency_keys_are_forgotten(platform: Pla
         assert await forget_expired(later.app.databases, system("test")) >= 1
     assert await _count(app, tenant, "idempotency_keys") == 0
     assert (await tenant.get("/v1/order-management/kept")).status_code == 200
+
+
+async def test_a_rotation_is_broken_off_when_the_worker_stops_and_goes_on_later(
+    platform: Platform, tenant: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is told to stop after a few rows of many; what it has done stays done."""
+    monkeypatch.setattr(vault_work, "BATCH", 1)
+    for number in range(8):
+        assert (await tenant.post("/v1/order-management", {"orderRef": f"o-{number}"})).status_code == 201
+    path, body = "/v1/tenant/encryption-keys/rotations", {"layer": "platform", "key": "data"}
+    rotation = (await tenant.post(path, body)).json()["_links"]["self"]["href"]
+    world, stop = World.of(platform.app, tenant), asyncio.Event()
+    scope = Scope(account=world.account, tenant=world.tenant)
+
+    async def turn() -> None:
+        await platform.app.key_desk.tend(scope, progress=lambda work: stop.set() if work.done >= 3 else None)
+
+    await unless_stopped(stop, turn())
+    broken_off = (await tenant.get(rotation)).json()
+    assert (broken_off["status"], broken_off["passes"], 3 <= broken_off["done"] < 8) == ("RUNNING", 0, True)
+    await unless_stopped(asyncio.Event(), turn())
+    ended = (await tenant.get(rotation)).json()
+    assert (ended["status"], ended["done"] >= 8) == ("DONE", True)
+
+
+async def test_what_goes_wrong_in_a_turn_is_told() -> None:
+    async def turn() -> None:
+        raise Unavailable(Failure("DATABASE_UNAVAILABLE", "It is away."))
+
+    with pytest.raises(Unavailable):
+        await unless_stopped(asyncio.Event(), turn())

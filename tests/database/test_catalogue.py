@@ -48,7 +48,7 @@ def test_every_column_says_why_and_how_long() -> None:
 def test_the_directory_holds_nothing_sealed_and_nothing_of_persons() -> None:
     classes = {entry.data_class for database, *_, entry in entries() if database == "directory"}
     assert not classes & UNREADABLE
-    assert set(CATALOGUE) == {"directory", "region"}
+    assert set(CATALOGUE) == {"directory", "region", "cards"}
 
 
 def test_what_describes_payments_and_persons_has_a_sealed_column() -> None:

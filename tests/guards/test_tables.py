@@ -10,11 +10,12 @@ import pytest
 
 from strongroom.assembly import Installation
 from strongroom.database.catalogue import CATALOGUE, DataClass
-from strongroom.database.databases import APP_ROLE, DIRECTORY, url_of
+from strongroom.database.databases import APP_ROLE, CARDS, CARDS_ROLE, DIRECTORY, url_of
 
 Connection = psycopg.Connection[Any]
 
 OUTSIDE_TENANCY = {
+    "card_sessions": "found by the hash of their secret, before a tenant is known",
     "schema_migrations": "the administrator's; the application's role can't even read it",
     "due_work": "which tenants have work, and from which day: the worker asks before it knows a tenant",
 }
@@ -22,11 +23,14 @@ OUTSIDE_TENANCY = {
 OTHER_KEYS = {
     "api_keys": "keys of accounts have no tenant; a public key is unique over all",
     "audit_entries": "entries of accounts have no tenant; their order is over all",
+    "card_events": "their order is over all",
+    "card_sessions": "found by the hash of their secret, before a tenant is known",
 }
 """Tables with a tenant whose primary key doesn't begin with it, and why; row-level security holds for them, too."""
 APPEND_ONLY = {
     "region": {"audit_entries", "instruction_events", "data_keys", "bulk_results"},
     "directory": {"evidence"},
+    "cards": {"card_keys", "card_events"},
 }
 UNREADABLE = {DataClass.SEALED, DataClass.SENSITIVE, DataClass.WRAPPED}
 """Classes of what nobody reads without a key."""
@@ -34,19 +38,19 @@ UNTOUCHED = {"schema_migrations"}
 """What the application's role may do nothing with."""
 
 
-@pytest.fixture(params=["directory", "eu", "ch"])
+@pytest.fixture(params=["directory", "eu", "ch", "cards"])
 def database(installation: Installation, request: pytest.FixtureRequest) -> Iterator[tuple[str, Connection]]:
     """Each database of the installation as its administrator, with its kind; whatever is changed is rolled back."""
     name = request.param
     with psycopg.connect(url_of(installation.admin_url, name).reveal()) as connection:
-        yield ("directory" if name == DIRECTORY else "region"), connection
+        yield (name if name in {DIRECTORY, CARDS} else "region"), connection
         connection.rollback()
 
 
 def test_these_are_all_the_databases(installation: Installation) -> None:
     with psycopg.connect(url_of(installation.admin_url, DIRECTORY).reveal()) as connection:
         rows = connection.execute("select datname from pg_database where datname ^@ 'strongroom_'").fetchall()
-    assert {row[0] for row in rows} == {"strongroom_directory", "strongroom_eu", "strongroom_ch"}
+    assert {row[0] for row in rows} == {"strongroom_directory", "strongroom_eu", "strongroom_ch", "strongroom_cards"}
     assert installation.config.regions == ("eu", "ch")
 
 
@@ -80,7 +84,7 @@ def unsealed(kind: str, connection: Connection) -> list[str]:
         for table, columns in CATALOGUE[kind].items()
         for column, entry in columns.items()
         if (entry.data_class in UNREADABLE)
-        != (types[table][column] == "bytea" and column in {"sealed", "sensitive", "wrapped"})
+        != (types[table][column] == "bytea" and column.endswith(("sealed", "sensitive", "wrapped")))
     )
 
 
@@ -120,8 +124,8 @@ def unbound_keys(connection: Connection) -> list[str]:
     return sorted(f"{table}: {name}" for table, name, first in rows if first != "tenant_id" and table not in OTHER_KEYS)
 
 
-def rights(connection: Connection) -> dict[str, set[str]]:
-    """What the application's role, or everybody, may do with each table."""
+def rights(connection: Connection, role: str) -> dict[str, set[str]]:
+    """What a role, or everybody, may do with each table."""
     found: dict[str, set[str]] = {}
     for table, right in connection.execute(
         """
@@ -129,7 +133,7 @@ def rights(connection: Connection) -> dict[str, set[str]]:
         from pg_class c left join lateral aclexplode(c.relacl) a on a.grantee in (0, %s::regrole)
         where c.relnamespace = 'public'::regnamespace and c.relkind in ('r', 'p', 'S')
         """,
-        (APP_ROLE,),
+        (role,),
     ):
         found.setdefault(table, set()).update({right} if right else set())
     return found
@@ -153,19 +157,19 @@ def test_the_directory_holds_ids_and_regions_only(database: tuple[str, Connectio
         types = columns_of(connection)
         for table in ("accounts", "tenants", "api_keys"):
             assert set(types[table]) <= {"account_id", "tenant_id", "public_key", "region", "environment"}
-    else:
+    elif kind == "region":
         assert columns_of(connection)["due_work"] == {"tenant_id": "uuid", "due_on": "date"}
 
 
 def test_keys_begin_with_the_tenant(database: tuple[str, Connection]) -> None:
     kind, connection = database
-    if kind == "region":
+    if kind != "directory":
         assert unbound_keys(connection) == []
 
 
 def test_the_application_may_do_what_it_must_and_no_more(database: tuple[str, Connection]) -> None:
     kind, connection = database
-    found = rights(connection)
+    found = rights(connection, CARDS_ROLE if kind == "cards" else APP_ROLE)
     for table in APPEND_ONLY[kind]:
         assert found[table] == {"SELECT", "INSERT"}, table
     for table in UNTOUCHED:
@@ -176,23 +180,33 @@ def test_the_application_may_do_what_it_must_and_no_more(database: tuple[str, Co
         assert "DELETE" not in found.get(table, set()), table
 
 
-def test_the_application_owns_nothing(database: tuple[str, Connection]) -> None:
+@pytest.mark.parametrize("role", [APP_ROLE, CARDS_ROLE])
+def test_our_roles_own_nothing(database: tuple[str, Connection], role: str) -> None:
     _, connection = database
     owned = "select count(*) from pg_class where relowner = %s::regrole"
-    assert connection.execute(owned, (APP_ROLE,)).fetchone() == (0,)
+    assert connection.execute(owned, (role,)).fetchone() == (0,)
     members = "select count(*) from pg_auth_members where member = %s::regrole"
-    assert connection.execute(members, (APP_ROLE,)).fetchone() == (0,)
+    assert connection.execute(members, (role,)).fetchone() == (0,)
     assert (
         connection.execute(
             "select rolsuper, rolbypassrls, rolcreaterole, rolcreatedb, rolreplication, rolinherit from pg_roles "
             "where rolname = %s",
-            (APP_ROLE,),
+            (role,),
         ).fetchone()
         == (False,) * 6
     )
     # A function that runs as its owner would be a way round all of it.
     definers = "select proname from pg_proc where prosecdef and pronamespace = 'public'::regnamespace"
     assert connection.execute(definers).fetchall() == []
+
+
+def test_each_role_gets_into_its_own_databases_only(database: tuple[str, Connection]) -> None:
+    kind, connection = database
+    may = {
+        role: connection.execute("select has_database_privilege(%s, current_database(), 'connect')", (role,)).fetchone()
+        for role in (APP_ROLE, CARDS_ROLE)
+    }
+    assert may == {APP_ROLE: (kind != "cards",), CARDS_ROLE: (kind == "cards",)}
 
 
 @pytest.mark.parametrize(
@@ -207,7 +221,8 @@ def test_the_application_owns_nothing(database: tuple[str, Connection]) -> None:
         ("create policy wide on orders using (true)", {"open": ["orders"]}),
         ("create unique index mine on orders (order_id)", {"keys": ["orders: mine"]}),
         (
-            "alter table instruction_events add constraint loose foreign key (transaction_id) references api_keys",
+            "alter table instruction_events "
+            "add constraint loose foreign key (transaction_id) references api_keys not valid",
             {"keys": ["instruction_events: loose"]},
         ),
     ],

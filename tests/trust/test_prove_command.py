@@ -90,12 +90,16 @@ async def test_the_table_has_a_line_for_every_promise(bench: Workbench) -> None:
 def test_a_served_installation_is_found_by_its_file(bench: Workbench) -> None:
     installation, file = Installation(bench.config), bench.config.data_dir / "serve.json"
     assert find_served(installation) is None
-    told = {"url": "https://127.0.0.1:9443", "simulator": "https://127.0.0.1:9444", "pids": [os.getpid()]}
+    told = {
+        "url": "https://127.0.0.1:9443", "simulator": "https://127.0.0.1:9444", "cards": "https://127.0.0.1:9445",
+        "cards_inner": "https://127.0.0.1:9446", "pids": [os.getpid()],
+    }  # fmt: skip
     try:
         file.write_text(json.dumps(told))
         served = find_served(installation)
         assert served is not None
         assert (served.config.host, served.config.port, served.config.simulator_port) == ("127.0.0.1", 9443, 9444)
+        assert (served.config.cards_port, served.config.cards_inner_port) == (9445, 9446)
         file.write_text(json.dumps(told | {"simulator": None}))
         served = find_served(installation)
         assert served is not None

@@ -100,6 +100,9 @@ class Book:
             raise NotFound(Failure("HOLDER_NOT_FOUND", "There is none."))
         return self._elsewhere
 
+    def names(self, account: AccountId) -> list[str]:
+        return [self.own.name, *([self._elsewhere.name] if account in self._accounts else [])]
+
     async def close(self) -> None:
         """The holder elsewhere outlives its users."""
 

@@ -80,8 +80,10 @@ async def test_every_envelope_is_sealed_anew_and_the_old_key_ends(owner: Owner, 
     assert done.done >= 12 if layer is Layer.PLATFORM else done.done == 6
     expected = {NEW} if layer is Layer.PLATFORM else {1}
     versions = await outer_versions(owner)
-    assert {"orders.sealed", "instructions.sealed", "customers.sealed", "customers.sensitive", "api_keys.sealed",
-            "financial_instruments.sealed", "financial_instruments.sensitive", "tenants.sealed"} <= set(versions)  # fmt: skip
+    assert set(versions) >= {
+        "orders.sealed", "instructions.sealed", "customers.sealed", "customers.sensitive", "api_keys.sealed",
+        "financial_instruments.sealed", "financial_instruments.sensitive", "tenants.sealed",
+    }  # fmt: skip
     if layer is Layer.PLATFORM:
         assert set().union(*versions.values()) == expected
     states = [
@@ -94,9 +96,7 @@ async def test_every_envelope_is_sealed_anew_and_the_old_key_ends(owner: Owner, 
         rows = await op.rows("select wrapped from data_keys where state = 'DESTROYED'")
     assert [row[0] for row in rows] == [b""]
     await all_is_well(owner, instruments)
-    assert ("key.rotated", owner.tenant.__str__(), f"re-encrypt {layer} version=2") in await owner.actions(
-        "key.rotated"
-    )
+    assert ("key.rotated", str(owner.tenant), f"re-encrypt {layer} version=2") in await owner.actions("key.rotated")
     assert await owner.desk.tend(owner.scope, SPLITS) is None
 
 
@@ -194,17 +194,15 @@ async def test_it_goes_on_where_it_stopped(owner: Owner, elsewhere: Elsewhere, m
 
 async def test_a_row_that_does_not_open_stops_it_and_nothing_is_lost(owner: Owner) -> None:
     instruments = await furnish(owner)
+    first = "order_id = (select order_id from orders order by order_id limit 1)"
     async with owner.operation() as op:
-        await op.run(
-            "update orders set sealed = sealed || '\\x00'::bytea where order_id = (select order_id from orders order by order_id limit 1)"
-        )
+        await op.run(f"update orders set sealed = sealed || '\\x00'::bytea where {first}")  # noqa: S608  a constant
     await owner.desk.rotate_data_key(owner.first, owner.scope, Layer.PLATFORM)
     with pytest.raises(Broken) as broken:
         await owner.desk.tend(owner.scope)
     assert broken.value.failures[0].values == {"table": "orders", "column": "sealed"}
     async with owner.operation() as op:
-        await op.run("update orders set sealed = substr(sealed, 1, length(sealed) - 1) where order_id = "
-                     "(select order_id from orders order by order_id limit 1)")  # fmt: skip
+        await op.run(f"update orders set sealed = substr(sealed, 1, length(sealed) - 1) where {first}")  # noqa: S608  a constant
     await owner.finish()
     await all_is_well(owner, instruments)
 

@@ -29,6 +29,10 @@ class Permission(enum.StrEnum):
     CUSTOMERS_FORGET = "customers:forget"
     ENCRYPTION_KEYS_READ = "encryption-keys:read"
     ENCRYPTION_KEYS_MANAGE = "encryption-keys:manage"
+    CARDS_WRITE = "cards:write"
+    """Give card numbers to the card vault, or let a form do it."""
+    CARDS_MOVE = "cards:move"
+    """Move cards to another vault, or in from one; takes two."""
 
 
 P = Permission
@@ -47,13 +51,16 @@ _ACCOUNT: Final[Mapping[str, frozenset[Permission]]] = {
     "account-tenant-read": frozenset({P.TENANTS_READ}),
     "account-tenant-write": frozenset({P.TENANTS_READ, P.TENANTS_WRITE}),
     "account-tenant-approval": frozenset({P.TENANTS_READ, P.TENANTS_APPROVE}),
+    "account-encryption-key-read": frozenset({P.ENCRYPTION_KEYS_READ}),
+    "account-encryption-key-write": frozenset({P.ENCRYPTION_KEYS_READ, P.ENCRYPTION_KEYS_MANAGE}),
 }
 _TENANT: Final[Mapping[str, frozenset[Permission]]] = {
     "tenant-admin": frozenset(
         {
             P.TENANT_MANAGE, P.TENANT_KEYS_MANAGE, P.APPS_READ, P.APPS_WRITE, P.COLLECT_SCHEMES_READ,
             P.COLLECT_SCHEMES_WRITE, P.PAYOUT_SCHEMES_READ, P.PAYOUT_SCHEMES_WRITE, P.TRANSACTIONS_READ,
-            P.TRANSACTIONS_WRITE, P.CUSTOMERS_FORGET, P.ENCRYPTION_KEYS_READ, P.ENCRYPTION_KEYS_MANAGE,
+            P.TRANSACTIONS_WRITE, P.CUSTOMERS_FORGET, P.ENCRYPTION_KEYS_READ, P.ENCRYPTION_KEYS_MANAGE, P.CARDS_WRITE,
+            P.CARDS_MOVE,
         }
     ),
     "tenant-management": frozenset({P.TENANT_MANAGE}),
@@ -63,10 +70,14 @@ _TENANT: Final[Mapping[str, frozenset[Permission]]] = {
     "tenant-collect-scheme-write": frozenset({P.COLLECT_SCHEMES_READ, P.COLLECT_SCHEMES_WRITE}),
     "tenant-payout-scheme-read": frozenset({P.PAYOUT_SCHEMES_READ}),
     "tenant-payout-scheme-write": frozenset({P.PAYOUT_SCHEMES_READ, P.PAYOUT_SCHEMES_WRITE}),
+    "tenant-encryption-key-read": frozenset({P.ENCRYPTION_KEYS_READ}),
+    "tenant-encryption-key-write": frozenset({P.ENCRYPTION_KEYS_READ, P.ENCRYPTION_KEYS_MANAGE}),
     "tenant-reward-group-read": frozenset(),
     "tenant-reward-group-write": frozenset(),
     "tenant-transaction-read": frozenset({P.TRANSACTIONS_READ}),
     "tenant-transaction-write": frozenset({P.TRANSACTIONS_READ, P.TRANSACTIONS_WRITE}),
+    "tenant-card-write": frozenset({P.CARDS_WRITE}),
+    "tenant-card-transfer": frozenset({P.CARDS_MOVE}),
     "tenant-mandate-read": frozenset(),
     "tenant-mandate-write": frozenset(),
     "tenant-bridge-read": frozenset(),

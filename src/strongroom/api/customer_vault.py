@@ -2,26 +2,38 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from strongroom.access import Permission
+from strongroom.access import Permission, require
+from strongroom.api import idempotency
 from strongroom.api.addresses import AddressRequest
 from strongroom.api.order_bodies import MetadataBody, check_ref, read_metadata
 from strongroom.api.reading import Object, read_object
 from strongroom.api.routing import Access, Call, Reply, Route, wire_name
+from strongroom.audit import record
 from strongroom.database import Operation
 from strongroom.kernel.clock import epoch_ms
 from strongroom.kernel.errors import Failure, Invalid
 from strongroom.payments import customers, instruments
-from strongroom.payments.instruments import BANK_ACCOUNT, Instrument, NewBankAccount, check_bank_account
+from strongroom.payments.instruments import (
+    BANK_ACCOUNT,
+    CARD,
+    CardContent,
+    Instrument,
+    NewBankAccount,
+    check_bank_account,
+)
+from strongroom.vault.card_client import CardVault
 
 _CUSTOMER: Final = "/v1/customer-vault/{customerRef}"
 _INSTRUMENTS: Final = _CUSTOMER + "/financial-instrument"
 _MULTIPLE: Final = "MULTIPLE"
+_CARD_TOKEN: Final = re.compile(r"card_[a-z]{1,60}", re.ASCII)
 
 
 class Link(msgspec.Struct, omit_defaults=True):
@@ -84,10 +96,12 @@ class CustomerBody(msgspec.Struct, rename=wire_name):
 
 
 class InstrumentRequest(msgspec.Struct, rename="camel"):
-    """A bank account: `iban`, or else `accountNumber`, `bankCode` and `country`."""
+    """`BANK_ACCOUNT`: `accountHolderName` and `iban`, or else `accountNumber`, `bankCode` and `country`. `CARD`:
+    `cardToken`, as the card vault gave it."""
 
     type: str
-    account_holder_name: str
+    card_token: str | None = None
+    account_holder_name: str | None = None
     iban: str | None = None
     account_number: str | None = None
     bank_code: str | None = None
@@ -95,6 +109,15 @@ class InstrumentRequest(msgspec.Struct, rename="camel"):
     bic: str | None = None
     address: AddressRequest | None = None
     usage_type: str | None = None
+
+
+class CardSessionBody(msgspec.Struct, rename="camel"):
+    """Where a card form sends a card, and what it shows there (`Authorization: Session …`), once. `expires` is epoch
+    milliseconds as a text."""
+
+    url: str
+    session_token: str
+    expires: str
 
 
 async def _get(op: Operation, call: Call) -> Reply:
@@ -107,17 +130,61 @@ async def _put(op: Operation, call: Call) -> Reply:
     return Reply(202, await _customer(op, ref))
 
 
-async def _forget(op: Operation, call: Call) -> Reply:
-    await customers.forget(op, _customer_ref(call))
+async def _forget(call: Call) -> Reply:
+    """Here first, then in the card vault. Where that is away, asking again finishes it."""
+    ref = _customer_ref(call)
+    async with call.operation() as op:
+        await customers.forget(op, ref)
+        tenant, customer = op.tenant, customers.customer_id_of(op, ref).hex()
+        has_cards = await instruments.has_cards(op, ref)
+    if has_cards:
+        await _card_vault(call).forget_customer(tenant, customer, call.correlation_id)
     return Reply(202)
 
 
-async def _add_instrument(op: Operation, call: Call) -> Reply:
+async def _open_card_session(call: Call) -> Reply:
+    ref = _customer_ref(call)
+    async with call.operation() as op:
+        require(op, Permission.CARDS_WRITE)
+        tenant, customer = op.tenant, customers.customer_id_of(op, ref).hex()
+        await record(op, "card-session.open", "customer", customer)
+    session = await _card_vault(call).open_session(tenant, customer, call.correlation_id)
+    config = call.services.config
+    url = f"https://{config.public_host}:{config.cards_port}/v1/cards"
+    return Reply(201, CardSessionBody(url, session.session_token, str(session.expires)))
+
+
+async def _add_instrument(call: Call) -> Reply:
     """202 when it is new, 200 with the one that is there when the same was told before."""
     ref = _customer_ref(call)
-    account = _read_instrument(read_object(call.body))
-    instrument, is_new = await instruments.add_bank_account(op, ref, account)
-    return Reply(202 if is_new else 200, _instrument(instrument, ref))
+    sent = read_object(call.body)
+    new = await _claim_card(call, ref, _read_card_token(sent)) if sent.get("type") == CARD else _read_instrument(sent)
+
+    async def add(op: Operation, call: Call) -> Reply:
+        del call
+        if isinstance(new, CardContent):
+            instrument, is_new = await instruments.add_card(op, ref, new)
+        else:
+            instrument, is_new = await instruments.add_bank_account(op, ref, new)
+        return Reply(202 if is_new else 200, _instrument(instrument, ref))
+
+    async with call.operation() as op:
+        return await idempotency.once(op, call, add)
+
+
+async def _claim_card(call: Call, ref: str, token: str) -> CardContent:
+    """What the card vault tells of a card, once it is this customer's."""
+    async with call.operation() as op:
+        tenant, customer = op.tenant, customers.customer_id_of(op, ref).hex()
+    card = await _card_vault(call).claim(tenant, token, customer, call.correlation_id)
+    return CardContent(
+        card.token, card.brand, card.masked_number, card.expiry_month, card.expiry_year, card.fingerprint
+    )
+
+
+def _card_vault(call: Call) -> CardVault:
+    vault: CardVault = call.services.part(CardVault)
+    return vault
 
 
 async def _get_instrument(op: Operation, call: Call) -> Reply:
@@ -133,6 +200,21 @@ def _customer_ref(call: Call) -> str:
     return ref
 
 
+def _read_card_token(source: Object) -> str:
+    token = source.get("cardToken")
+    if token is None or token == "":
+        raise Invalid(Failure("CARD_TOKEN_IS_REQUIRED", "cardToken is required."))
+    if not isinstance(token, str) or not _CARD_TOKEN.fullmatch(token):
+        # Above all: nobody may send a number here.
+        raise Invalid(
+            Failure(
+                "CARD_TOKEN_IS_INVALID",
+                "cardToken is what the card vault answered when it took the card, and never a card number.",
+            )
+        )
+    return token
+
+
 def _read_instrument(source: Object) -> NewBankAccount:
     failures: list[Failure] = []
     kind = source.get("type")
@@ -143,7 +225,7 @@ def _read_instrument(source: Object) -> NewBankAccount:
             Failure(
                 "FINANCIAL_INSTRUMENT_TYPE_NOT_SUPPORTED",
                 "type must be {supported}: no other can be put here.",
-                {"supported": BANK_ACCOUNT},
+                {"supported": f"{BANK_ACCOUNT} or {CARD}"},
             )
         )
     account = None
@@ -216,11 +298,15 @@ ROUTES: Final[Sequence[Route]] = (
         replies={202: CustomerBody},
     ),
     _route(
-        "DELETE", _CUSTOMER, "Forget a customer, for good", Permission.CUSTOMERS_FORGET, operation=_forget,
+        "DELETE", _CUSTOMER, "Forget a customer and their cards, for good", Permission.CUSTOMERS_FORGET, call=_forget,
         replies={202: None},
     ),
     _route(
-        "POST", _INSTRUMENTS, "Put a bank account into a customer's vault", _WRITE, operation=_add_instrument,
+        "POST", _CUSTOMER + "/card-session", "Let a form give one of the customer's cards to the card vault",
+        Permission.CARDS_WRITE, call=_open_card_session, replies={201: CardSessionBody}, errors=(429,),
+    ),
+    _route(
+        "POST", _INSTRUMENTS, "Put a bank account or a card into a customer's vault", _WRITE, call=_add_instrument,
         request=InstrumentRequest, replies={200: InstrumentBody, 202: InstrumentBody},
     ),
     _route(

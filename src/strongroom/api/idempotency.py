@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
@@ -37,6 +38,33 @@ async def once(op: Operation, call: Call, handler: OperationHandler) -> Reply:
         return stored
     reply = await handler(op, call)
     await store(op, key_hash, reply)
+    return reply
+
+
+async def once_around(
+    call: Call, operation: Callable[[], AbstractAsyncContextManager[Operation]], act: Callable[[], Awaitable[Reply]]
+) -> Reply:
+    """As `once`, for work that begins operations of its own, with something between them.
+
+    The key is taken before and answered after it, so a request whose process died in between stays in flight until
+    its key is forgotten: nobody knows how far it came. A refusal is not kept.
+    """
+    key = key_of(call)
+    if key is None:
+        return await act()
+    async with operation() as op:
+        key_hash = op.cipher.index("idempotency_keys", "key_hash", key)
+        stored = await claim(op, key_hash, fingerprint(call))
+    if stored is not None:
+        return stored
+    try:
+        reply = await act()
+    except StrongroomError:
+        async with operation() as op:
+            await _release(op, key_hash)
+        raise
+    async with operation() as op:
+        await store(op, key_hash, reply)
     return reply
 
 
@@ -174,10 +202,15 @@ async def once_each(
         if claimed_hash is None:
             continue
         if isinstance(result, StrongroomError):
-            await op.run("delete from idempotency_keys where scope_id = %s and key_hash = %s", op.scope, claimed_hash)
+            await _release(op, claimed_hash)
         else:
             await store(op, claimed_hash, result)
     return [verdicts[position] for position in range(len(commands))]
+
+
+async def _release(op: Operation, key_hash: bytes) -> None:
+    """Let a key that was claimed be used again."""
+    await op.run("delete from idempotency_keys where scope_id = %s and key_hash = %s", op.scope, key_hash)
 
 
 _encode = msgspec.json.Encoder(decimal_format="number").encode

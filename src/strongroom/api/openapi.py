@@ -23,6 +23,7 @@ _ERRORS: Final = {
     413: "The body is too large.",
     415: "The media type is not read here.",
     422: "The idempotency key was used for another request.",
+    429: "Too many requests; wait as long as Retry-After says.",
     503: "A part that this depends on is not available; try again.",
 }
 _MEANINGS: Final = {200: "Done.", 201: "Made.", 202: "Taken.", 204: "Done; there is nothing to say."}
@@ -108,6 +109,8 @@ def _operation(route: Route) -> dict[str, Any]:
     }
     if route.permission is not None:
         operation["x-permission"] = route.permission.value
+    if route.codes:
+        operation["x-error-codes"] = list(route.codes)
     if route.request is not None:
         schema = _schema(route.request)
         operation["requestBody"] = {

@@ -21,6 +21,7 @@ _STATUS: Final[tuple[tuple[type[StrongroomError], int], ...]] = (
     (errors.TooLarge, 413),
     (errors.UnsupportedMedia, 415),
     (errors.KeyReused, 422),
+    (errors.TooOften, 429),
     (errors.Unavailable, 503),
 )
 _TITLES: Final = {
@@ -33,6 +34,7 @@ _TITLES: Final = {
     413: "Too large",
     415: "Media type not read",
     422: "Idempotency key used before",
+    429: "Too many requests",
     500: "Our fault",
     503: "Not available",
 }

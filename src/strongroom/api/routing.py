@@ -99,6 +99,8 @@ class Route:
     reply_media: str = "application/json"
     errors: tuple[int, ...] = ()
     """Statuses of errors beyond those that every route of its kind can answer."""
+    codes: tuple[str, ...] = ()
+    """Codes of its own errors, where they are documented route by route."""
 
     def __post_init__(self) -> None:
         if (self.operation is None) == (self.call is None):

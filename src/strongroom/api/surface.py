@@ -31,6 +31,7 @@ from strongroom.kernel.errors import (
     Invalid,
     StrongroomError,
     TooLarge,
+    TooOften,
     Unauthenticated,
     Unavailable,
     UnsupportedMedia,
@@ -315,7 +316,7 @@ def _too_large() -> TooLarge:
 def _error_headers(error: StrongroomError) -> Sequence[tuple[bytes, bytes]]:
     if isinstance(error, Unauthenticated):
         return ((b"www-authenticate", b'Bearer realm="strongroom"'),)
-    if isinstance(error, Unavailable):
+    if isinstance(error, Unavailable | TooOften):
         return ((b"retry-after", str(problems.RETRY_AFTER_S).encode()),)
     return ()
 

@@ -58,7 +58,7 @@ def prove(
 
     configure_logs(level=logging.CRITICAL)
     config = config_for(data_dir, environment or _marked(data_dir), database)
-    _require_installation(config.data_dir, own_database=database is not None)
+    require_installation(config.data_dir, own_database=database is not None)
     installation = Installation(config)
     installation.start()
     progress = Console(stderr=True, highlight=False)
@@ -160,8 +160,8 @@ def _marked(data_dir: Path | None) -> Environment:
     return Environment(marker.read_text().strip()) if marker.exists() else Environment.SANDBOX
 
 
-def _require_installation(data_dir: Path, *, own_database: bool) -> None:
-    """Checking a folder where nothing is would make a new installation, and prove things of that."""
+def require_installation(data_dir: Path, *, own_database: bool) -> None:
+    """Looking at a folder where nothing is would make a new installation. Raises errors.NotFound."""
     from strongroom.kernel.errors import Failure, NotFound
 
     if not own_database and not (data_dir / "environment").exists():

@@ -20,6 +20,13 @@ def serve(
     simulator_port: Annotated[
         int, typer.Option("--simulator-port", min=0, max=65535, help="Port of the simulator; 0 takes a free one.")
     ] = 8444,
+    cards_port: Annotated[
+        int, typer.Option("--cards-port", min=0, max=65535, help="Port of the card vault; 0 takes a free one.")
+    ] = 8445,
+    cards_inner_port: Annotated[
+        int,
+        typer.Option("--cards-inner-port", min=0, max=65535, help="Its port for our own processes; 0: a free one."),
+    ] = 8446,
     processes: Annotated[int, typer.Option("--processes", min=1, max=64, help="How many processes serve the API.")] = 1,
     database: Database = None,
     certificate: Annotated[
@@ -27,7 +34,7 @@ def serve(
     ] = None,
     certificate_key: Annotated[Path | None, typer.Option("--certificate-key", help="Its key (PEM).")] = None,
 ) -> None:
-    """Start the platform and keep it up: the database, the API over TLS and, in the sandbox, the provider simulator."""
+    """Start the platform and keep it up: database, API over TLS, card vault and, in the sandbox, the simulator."""
     from strongroom.assembly import Installation
     from strongroom.cli.passphrase import ask_passphrase
     from strongroom.cli.supervisor import Supervisor, choose_port
@@ -41,6 +48,8 @@ def serve(
         host=host,
         port=choose_port(host, port),
         simulator_port=choose_port("127.0.0.1", simulator_port) if environment is Environment.SANDBOX else 0,
+        cards_port=choose_port(host, cards_port),
+        cards_inner_port=choose_port("127.0.0.1", cards_inner_port),
         processes=processes,
         certificate=certificate,
         certificate_key=certificate_key,

@@ -24,7 +24,7 @@ from strongroom.kernel.telemetry import end_with_parent
 START_TIMEOUT_S: Final = 90.0
 STOP_TIMEOUT_S: Final = 60.0
 _LOOPBACK: Final = "127.0.0.1"
-_PORTS: Final = (8443, 8444)
+_PORTS: Final = (8443, 8444, 8445, 8446)
 
 
 def config_on_free_ports(data_dir: Path | None) -> Config:
@@ -35,7 +35,16 @@ def config_on_free_ports(data_dir: Path | None) -> Config:
             ports.append(choose_port(_LOOPBACK, wanted))
         except Unavailable:
             ports.append(choose_port(_LOOPBACK, 0))
-    return config_for(data_dir, Environment.SANDBOX, None, port=ports[0], simulator_port=ports[1])
+    port, simulator_port, cards_port, cards_inner_port = ports
+    return config_for(
+        data_dir,
+        Environment.SANDBOX,
+        None,
+        port=port,
+        simulator_port=simulator_port,
+        cards_port=cards_port,
+        cards_inner_port=cards_inner_port,
+    )
 
 
 @contextlib.asynccontextmanager
@@ -70,6 +79,8 @@ def _serving(config: Config) -> Iterator[subprocess.Popen[bytes]]:
         "--data-dir", str(config.data_dir),
         "--port", str(config.port),
         "--simulator-port", str(config.simulator_port),
+        "--cards-port", str(config.cards_port),
+        "--cards-inner-port", str(config.cards_inner_port),
     ]  # fmt: skip
     variables = {name: value for name, value in os.environ.items() if not name.startswith("STRONGROOM_")}
     with (config.data_dir / "serve.log").open("ab") as log:

@@ -135,6 +135,8 @@ class Supervisor:
         parts: Sequence[Part] = ()
         try:
             self._installation.prepare()
+            # So that a missing passphrase ends this here, and what is wrong with holders is said before all else.
+            self._installation.holders()
             self._installation.certificate()
             self._installation.start()
             parts = self._parts()
@@ -157,6 +159,7 @@ class Supervisor:
             Part("api", ["-m", "strongroom.cli", "serve-api"], to_variables(config), installation.certificate),
             Part("worker", ["-m", "strongroom.cli", "serve-worker"], to_variables(config)),
         ]
+        parts.append(self._card_vault())
         if config.environment is Environment.SANDBOX:
             certificate = installation.simulator_certificate()
             command = [
@@ -170,6 +173,32 @@ class Supervisor:
             ]  # fmt: skip
             parts.append(Part("simulator", command, {}, installation.simulator_certificate))
         return parts
+
+    def _card_vault(self) -> Part:
+        installation, config = self._installation, self._installation.config
+        public, inner = installation.certificate(), installation.cards_certificate()
+        here = "127.0.0.1" if config.host in {"0.0.0.0", "::"} else config.host  # noqa: S104  recognised, not bound
+        command = [
+            "-m", "strongroom.vault.cards",
+            "--folder", str(config.cards_dir),
+            "--environment", config.environment.value,
+            "--host", config.host,
+            "--port", str(config.cards_port),
+            "--certificate", str(public.chain),
+            "--key", str(public.key),
+            "--inner-port", str(config.cards_inner_port),
+            "--inner-certificate", str(inner.chain),
+            "--inner-key", str(inner.key),
+            "--clients", str(installation.authority.certificate),
+            "--api-url", f"https://{f'[{here}]' if ':' in here else here}:{config.port}",
+        ]  # fmt: skip
+        if config.certificate is None:
+            command += ["--api-trust", str(installation.authority.certificate)]
+        if config.environment is Environment.SANDBOX:
+            simulator = f"https://127.0.0.1:{config.simulator_port}"
+            command += ["--simulator", simulator, "--simulator-trust", str(installation.authority.certificate)]
+        variables = {"STRONGROOM_CARDS_DATABASE": installation.cards_database_url.reveal()}
+        return Part("cards", command, variables, installation.cards_certificate)
 
     def _keep_up(self, parts: Sequence[Part]) -> None:
         deadline = time.monotonic() + START_TIMEOUT_S
@@ -213,10 +242,17 @@ class Supervisor:
                 return False
         host = f"[{config.host}]" if ":" in config.host else config.host
         simulator = f"https://127.0.0.1:{config.simulator_port}" if config.environment is Environment.SANDBOX else None
-        where = {"url": f"https://{host}:{config.port}", "simulator": simulator, "pids": [os.getpid()]}
+        where = {
+            "url": f"https://{host}:{config.port}",
+            "simulator": simulator,
+            "cards": f"https://{host}:{config.cards_port}",
+            "cards_inner": f"https://127.0.0.1:{config.cards_inner_port}",
+            "pids": [os.getpid()],
+        }
         write_private(self._told_where, json.dumps(where).encode())
         console = Console(highlight=False, soft_wrap=True)
         console.print(f"API          https://{host}:{config.port}")
+        console.print(f"Card vault   https://{host}:{config.cards_port}")
         if config.certificate is None:
             console.print(f"CA file      {self._installation.ca_file}", markup=False)
         if config.environment is Environment.SANDBOX:

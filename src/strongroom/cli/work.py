@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
@@ -84,7 +84,7 @@ async def _work(app: App) -> None:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(run_forever(app.dispatcher, app.config.regions, stop, PAUSE_S))
             tasks.create_task(_every(INBOX_EVERY_S, stop, "inbox", lambda: _read_inbox(app)))
-            tasks.create_task(_every(KEYS_EVERY_S, stop, "keys", lambda: _tend_keys(app)))
+            tasks.create_task(_every(KEYS_EVERY_S, stop, "keys", lambda: unless_stopped(stop, _tend_keys(app))))
             tasks.create_task(_every(HOUSEKEEPING_EVERY_S, stop, "housekeeping", lambda: _forget(app)))
     finally:
         await app.close()
@@ -108,6 +108,23 @@ async def _every(pause_s: float, stop: asyncio.Event, name: str, turn: Callable[
                 await stop.wait()
         except TimeoutError:
             continue
+
+
+async def unless_stopped(stop: asyncio.Event, turn: Coroutine[object, object, None]) -> None:
+    """Take a turn that may last, such as sealing a million fields again; broken off when the worker is to stop.
+
+    Only for what goes on where it was the next time.
+    """
+    task, stopping = asyncio.create_task(turn), asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait({task, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            task.cancel()
+            await asyncio.wait({task})
+        if not task.cancelled():
+            await task
+    finally:
+        stopping.cancel()
 
 
 async def _forget(app: App) -> None:

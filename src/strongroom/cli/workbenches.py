@@ -13,7 +13,7 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -38,6 +38,7 @@ from strongroom.trust import Endpoint, Listener, Workbench
 
 START_TIMEOUT_S: Final = 30.0
 _LOOPBACK: Final = "127.0.0.1"
+_TOLD: Final = "serve.json"
 _PATIENT: Final = Limits(connect_s=15.0, idle_s=60.0, total_s=120.0, answer_bytes=1 << 26)
 """A busy machine makes answers late, not promises broken."""
 _ANYWHERE: Final = frozenset({"0.0.0.0", "::", ""})  # noqa: S104  not bound here, only recognised
@@ -50,11 +51,13 @@ def find_served(installation: Installation) -> Installation | None:
     """The installation as it is being served right now, or None.
 
     `strongroom serve` writes `serve.json` into the data directory: `url` and `simulator` (addresses, the latter null in
-    production) and `pids`. A file whose processes are gone is left over from a crash, and means nothing.
+    production), `cards` and `cards_inner` (the card vault's doors) and `pids`. A file whose processes are gone is left
+    over from a crash, and means nothing.
     """
     try:
-        told = json.loads((installation.config.data_dir / "serve.json").read_text())
+        told = json.loads((installation.config.data_dir / _TOLD).read_text())
         api, simulator = urlsplit(told["url"]), urlsplit(told["simulator"] or "")
+        cards, inner = urlsplit(told["cards"]), urlsplit(told["cards_inner"])
         alive = all(psutil.pid_exists(pid) for pid in told["pids"])
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
@@ -65,13 +68,31 @@ def find_served(installation: Installation) -> Installation | None:
         host=api.hostname,
         port=api.port,
         simulator_port=simulator.port or installation.config.simulator_port,
+        cards_port=cards.port or installation.config.cards_port,
+        cards_inner_port=inner.port or installation.config.cards_inner_port,
     )
     return Installation(config)
 
 
+def _processes(config: Config) -> Sequence[int]:
+    """The processes of a served installation, without those that are apart: the card vault and the simulator."""
+    told = json.loads((config.data_dir / _TOLD).read_text())
+    found = []
+    for pid in told["pids"]:
+        supervisor = psutil.Process(pid)
+        found += [supervisor.pid]
+        for part in supervisor.children():
+            if not {"strongroom.vault.cards", "strongroom.rails.simulator"} & set(part.cmdline()):
+                found += [part.pid, *(child.pid for child in part.children(recursive=True))]
+    return found
+
+
 @asynccontextmanager
 async def attached(app: App) -> AsyncIterator[Workbench]:
-    """A workbench for an installation that is served at its configured ports. `app` is open."""
+    """A workbench for an installation that is served at its configured ports. `app` is open.
+
+    The card vault is there only where `strongroom serve` is: an API that is served for the time being has none.
+    """
     config, installation = app.config, app.installation
     host = _LOOPBACK if config.host in _ANYWHERE else config.host
     authority = installation.ca_file if config.certificate is None else None
@@ -80,7 +101,10 @@ async def attached(app: App) -> AsyncIterator[Workbench]:
     if config.environment is Environment.SANDBOX:
         simulator = Listener(name="simulator", host=_LOOPBACK, port=config.simulator_port, trust=installation.ca_file)
         secret = Secret(installation.simulator_secret_file().read_text().strip())
-    allowed = [Destination(host=host, port=config.port, loopback_ok=True)]
+    cards = None
+    if (config.data_dir / _TOLD).exists():
+        cards = Listener(name="card vault", host=host, port=config.cards_port, trust=authority)
+    allowed = [Destination(host=host, port=port, loopback_ok=True) for port in (config.port, config.cards_port)]
     async with Outbound(allowed=allowed, trust=authority, limits=_PATIENT) as outbound:
         yield Workbench(
             config=config,
@@ -88,6 +112,9 @@ async def attached(app: App) -> AsyncIterator[Workbench]:
             api=api,
             simulator=simulator,
             simulator_secret=secret,
+            cards=cards,
+            card_vault=app.card_vault("prove"),
+            processes=lambda: _processes(config),
             endpoints=[Endpoint(method=route.method, path=route.path, level=route.access.value) for route in ROUTES],
             databases=app.databases,
             keyring=app.keyring,

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import math
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from functools import partial
@@ -24,7 +24,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from strongroom.database import packed
-from strongroom.database.migrating import migrate
+from strongroom.database.migrating import Kind, migrate
 from strongroom.database.operation import Connection, Operation, Session, Stage, revoked
 from strongroom.kernel.actors import Actor
 from strongroom.kernel.cipher import Cipher
@@ -38,6 +38,9 @@ log = structlog.get_logger(__name__)
 
 APP_ROLE: Final = "strongroom_app"
 DIRECTORY: Final = "directory"
+CARDS_ROLE: Final = "strongroom_cards"
+CARDS: Final = "cards"
+"""The card vault's database: reached by its own process with its own role, and by no other."""
 POOL_WAIT_S: Final = 5
 """How long an operation waits for a connection: long enough for a database that restarts to come back."""
 RECONNECT_S: Final = 2
@@ -117,8 +120,21 @@ def provision(admin_url: Secret[str], regions: Sequence[str], app_password: Secr
 
     Raises errors.Unavailable (`DATABASE_UNAVAILABLE`) with what the server says when it can't be used.
     """
+    kinds: dict[str, Kind] = {DIRECTORY: "directory", **dict.fromkeys(regions, "region")}
+    with _told_plainly():
+        _provision(admin_url, kinds, APP_ROLE, app_password)
+
+
+def provision_cards(admin_url: Secret[str], password: Secret[str]) -> None:
+    """The same for the card vault: its role, its database, its tables."""
+    with _told_plainly():
+        _provision(admin_url, {CARDS: "cards"}, CARDS_ROLE, password)
+
+
+@contextlib.contextmanager
+def _told_plainly() -> Any:
     try:
-        _provision(admin_url, regions, app_password)
+        yield
     except (psycopg.OperationalError, psycopg.ProgrammingError) as error:
         reason = str(error).strip().splitlines()[0]
         raise Unavailable(
@@ -126,32 +142,31 @@ def provision(admin_url: Secret[str], regions: Sequence[str], app_password: Secr
         ) from error
 
 
-def _provision(admin_url: Secret[str], regions: Sequence[str], app_password: Secret[str]) -> None:
+def _provision(admin_url: Secret[str], kinds: Mapping[str, Kind], role: str, password: Secret[str]) -> None:
+    """Databases (with their kinds) that one role, and nobody else, may connect to."""
     with psycopg.connect(admin_url.reveal(), autocommit=True) as connection:
         with connection.transaction():
             connection.execute("select pg_advisory_xact_lock(7305808869231650927)")
-            exists = connection.execute("select from pg_roles where rolname = %s", (APP_ROLE,)).fetchone()
+            exists = connection.execute("select from pg_roles where rolname = %s", (role,)).fetchone()
             verb = sql.SQL("alter" if exists is not None else "create")
             attributes = "login nosuperuser nobypassrls nocreatedb nocreaterole noinherit noreplication password"
             connection.execute(
                 sql.SQL("{} role {} " + attributes + " {}").format(
-                    verb, sql.Identifier(APP_ROLE), sql.Literal(app_password.reveal())
+                    verb, sql.Identifier(role), sql.Literal(password.reveal())
                 )
             )
-        for name in (DIRECTORY, *regions):
+        for name in kinds:
             wanted = database_name(name)
             if connection.execute("select from pg_database where datname = %s", (wanted,)).fetchone() is None:
                 with contextlib.suppress(psycopg.errors.DuplicateDatabase, psycopg.errors.UniqueViolation):
                     connection.execute(sql.SQL("create database {}").format(sql.Identifier(wanted)))
                 connection.execute(sql.SQL("revoke all on database {} from public").format(sql.Identifier(wanted)))
                 connection.execute(
-                    sql.SQL("grant connect on database {} to {}").format(
-                        sql.Identifier(wanted), sql.Identifier(APP_ROLE)
-                    )
+                    sql.SQL("grant connect on database {} to {}").format(sql.Identifier(wanted), sql.Identifier(role))
                 )
-    for name in (DIRECTORY, *regions):
+    for name, kind in kinds.items():
         with psycopg.connect(url_of(admin_url, name).reveal(), autocommit=True) as connection:
-            applied = migrate(connection, "directory" if name == DIRECTORY else "region")
+            applied = migrate(connection, kind)
             if applied:
                 log.info("database.migrated", database=database_name(name), applied=applied)
 

@@ -14,7 +14,7 @@ import psycopg
 
 from strongroom.kernel.errors import Broken, Failure
 
-Kind = Literal["directory", "region"]
+Kind = Literal["directory", "region", "cards"]
 Phase = Literal["before", "after"]
 _ADVISORY_LOCK: Final = 7_305_808_869_231_650_926
 

@@ -86,6 +86,28 @@ class LocalAuthority:
         wanted = tuple(names or self._names)
         authority, authority_key = self._authority()
         self._check_covered(authority, wanted)
+        return self._issue(
+            purpose, [_general_name(name) for name in wanted], ExtendedKeyUsageOID.SERVER_AUTH, authority, authority_key
+        )
+
+    def issue_process(self, process: str) -> Certificate:
+        """The certificate `process-{process}.pem` by which one of our own processes shows another who it is (mutual
+        TLS): good for nothing but that, named `urn:strongroom:process:{process}`. Made or renewed when needed.
+
+        Raises errors.Broken (`AUTHORITY_BROKEN`).
+        """
+        authority, authority_key = self._authority()
+        name = x509.UniformResourceIdentifier(f"urn:strongroom:process:{process}")
+        return self._issue(f"process-{process}", [name], ExtendedKeyUsageOID.CLIENT_AUTH, authority, authority_key)
+
+    def _issue(
+        self,
+        purpose: str,
+        wanted: Sequence[x509.GeneralName],
+        usage: x509.ObjectIdentifier,
+        authority: x509.Certificate,
+        authority_key: ec.EllipticCurvePrivateKey,
+    ) -> Certificate:
         made = Certificate(chain=self._directory / f"{purpose}.pem", key=self._directory / f"{purpose}.key")
         if self._is_good(made, authority, wanted):
             return made
@@ -96,8 +118,8 @@ class LocalAuthority:
             _builder(_name(f"strongroom {purpose}"), authority.subject, key.public_key(), now, SERVER_LIFETIME)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_usage(signs_certificates=False), critical=True)
-            .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
-            .add_extension(x509.SubjectAlternativeName([_general_name(name) for name in wanted]), critical=False)
+            .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
+            .add_extension(x509.SubjectAlternativeName(wanted), critical=False)
             .add_extension(issuer, critical=False)
             .sign(authority_key, hashes.SHA256())
         )
@@ -145,7 +167,7 @@ class LocalAuthority:
                 )
             )
 
-    def _is_good(self, made: Certificate, authority: x509.Certificate, wanted: Sequence[str]) -> bool:
+    def _is_good(self, made: Certificate, authority: x509.Certificate, wanted: Sequence[x509.GeneralName]) -> bool:
         """Whether the files are there, whole and of the authority, for the names, with enough time left."""
         try:
             certificate = x509.load_pem_x509_certificate(made.chain.read_bytes())
@@ -156,7 +178,7 @@ class LocalAuthority:
             return False
         return (
             key.public_key() == certificate.public_key()
-            and list(names) == [_general_name(name) for name in wanted]
+            and list(names) == list(wanted)
             and certificate.not_valid_after_utc - self._clock.now() >= RENEWED_BEFORE
         )
 

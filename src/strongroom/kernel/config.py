@@ -31,6 +31,10 @@ class Config:
     host: str = "127.0.0.1"
     port: int = 8443
     simulator_port: int = 8444
+    cards_port: int = 8445
+    """The card vault's public door, for card forms and holders of API keys; on `host`."""
+    cards_inner_port: int = 8446
+    """Its inner door, for our own processes alone; on the loopback interface."""
     processes: int = 1
     certificate: Path | None = None
     """One's own server certificate (PEM, with its chain) and its key; None: a local authority makes one."""
@@ -39,9 +43,21 @@ class Config:
     """DNS names and addresses that the local authority's certificate is good for."""
 
     @property
+    def public_host(self) -> str:
+        """The name or address that others are told: the one listened on, or, for all of them, the first of `names`."""
+        if self.host in {"0.0.0.0", "::", ""}:  # noqa: S104  recognised, not bound
+            return self.names[0]
+        return f"[{self.host}]" if ":" in self.host else self.host
+
+    @property
     def keys_dir(self) -> Path:
         """Master key, token signing key, certificates: 0700, files 0600."""
         return self.data_dir / "keys"
+
+    @property
+    def cards_dir(self) -> Path:
+        """The card vault's own root key, password and list of destinations: nobody else's business."""
+        return self.data_dir / "cards"
 
     @property
     def files_dir(self) -> Path:

@@ -89,6 +89,10 @@ class Forbidden(StrongroomError):
     """Known, but not allowed."""
 
 
+class TooOften(StrongroomError):
+    """More requests than a named limit allows in a time; nothing was done."""
+
+
 class Unavailable(StrongroomError):
     """A part we depend on is gone for now; nothing was changed, or the outcome is unknown and says so."""
 

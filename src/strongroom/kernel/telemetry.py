@@ -16,6 +16,9 @@ import structlog
 _SET_PARENT_DEATH_SIGNAL: Final = 1
 """`PR_SET_PDEATHSIG` of prctl(2)."""
 
+_SET_DUMPABLE: Final = 4
+"""`PR_SET_DUMPABLE` of prctl(2)."""
+
 _TRACEBACKS: Final = structlog.processors.ExceptionRenderer(
     structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
 )
@@ -64,3 +67,10 @@ def end_with_parent(parent: int | None = None, how: signal.Signals = signal.SIGT
         ctypes.CDLL(None, use_errno=True).prctl(_SET_PARENT_DEATH_SIGNAL, how)
         if parent is not None and os.getppid() != parent:
             os._exit(1)
+
+
+def forbid_dumps() -> None:
+    """Keep this process's memory out of core files and from other processes of the same user (root is root). Linux
+    only."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_SET_DUMPABLE, 0)

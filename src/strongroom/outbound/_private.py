@@ -218,8 +218,9 @@ async def system_resolver(host: str, port: int) -> Sequence[str]:
     return list(dict.fromkeys(str(entry[4][0]) for entry in found))
 
 
-def tls_context(trust: Path | None) -> ssl.SSLContext:
+def tls_context(trust: Path | None, identity: tuple[Path, Path] | None = None) -> ssl.SSLContext:
     """TLS 1.2 or later with authenticated ciphers, certificate and name verified against `trust` (None: the system's).
+    `identity` is our own certificate and its key, for who asks for one.
 
     Made by hand because `ssl.create_default_context` would write session keys to wherever `SSLKEYLOGFILE` points.
     """
@@ -231,6 +232,8 @@ def tls_context(trust: Path | None) -> ssl.SSLContext:
         context.load_default_certs()
     else:
         context.load_verify_locations(cafile=trust)
+    if identity is not None:
+        context.load_cert_chain(*identity)
     return context
 
 

@@ -67,6 +67,7 @@ class Outbound:
     """Sends requests to the destinations in `allowed`, and nowhere else.
 
     Certificates are verified against the authorities in the PEM file `trust`, or the system's when it is None.
+    `identity` names PEM files of our own certificate and its key, where the other side wants to know us (mutual TLS).
     Belongs to one event loop. Close it, or use it as an asynchronous context manager.
     """
 
@@ -75,13 +76,14 @@ class Outbound:
         *,
         allowed: Iterable[Destination],
         trust: Path | None = None,
+        identity: tuple[Path, Path] | None = None,
         limits: Limits = DEFAULT_LIMITS,
         resolver: Resolver = system_resolver,
     ) -> None:
         self._allowed = {(destination.host, destination.port): destination for destination in allowed}
         self._limits = limits
         self._resolver = resolver
-        self._context = tls_context(trust)
+        self._context = tls_context(trust, identity)
         self._turns = asyncio.Semaphore(limits.connections)
         self._idle: dict[Destination, deque[Connection]] = {}
         self._is_closed = False

@@ -1,4 +1,5 @@
-"""Financial instruments: what a customer pays from or is paid to. So far: bank accounts, by IBAN or domestic number.
+"""Financial instruments: what a customer pays from or is paid to. Bank accounts, by IBAN or domestic number, and cards,
+by the card vault's token and nothing more.
 
 Nothing told is dropped: the same account told again with the same holder, bank and address is the same instrument, with
 any difference it is another one. An instrument isn't edited; it ends (INACTIVE) when its customer is forgotten.
@@ -30,6 +31,7 @@ from strongroom.rails.contract import Address, BankAccount
 from strongroom.rails.formats.accounts import find_bic, find_iban
 
 BANK_ACCOUNT: Final = "BANK_ACCOUNT"
+CARD: Final = "CARD"
 MAX_HOLDER: Final = 140
 MAX_ADDRESS_TEXT: Final = 70
 MAX_POST_CODE: Final = 16
@@ -38,13 +40,19 @@ MAX_REGION: Final = 35
 MAX_BUILDING: Final = 16
 """Sizes of ISO 20022's Max…Text fields for names and postal addresses (pain.001.001.09, PostalAddress24)."""
 
-_CAPABILITIES: Final[Mapping[str, tuple[bool, bool]]] = MappingProxyType({BANK_ACCOUNT: (True, True)})
-"""Type → whether it can be credited, debited."""
+_CAPABILITIES: Final[Mapping[str, tuple[bool, bool]]] = MappingProxyType(
+    {BANK_ACCOUNT: (True, True), CARD: (False, False)}
+)
+"""Type → whether it can be credited, debited. No rail takes cards yet, so that an instruction with one is refused."""
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _BLANKS: Final = re.compile(r"[\s-]+")
 _NUMBER: Final = re.compile(r"[0-9A-Z]{1,34}", re.ASCII)
 _BANK_CODE: Final = re.compile(r"[0-9A-Z]{1,35}", re.ASCII)
 _MASK: Final = "****"
+_Key = tuple[bytes, bytes]
+"""A customer's id and an instrument's fingerprint, 16 bytes each."""
+NO_COUNTRY: Final = ""
+"""A card's country is its issuer's, which isn't known here."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,7 +156,19 @@ class BankAccountContent(msgspec.Struct, array_like=True, frozen=True, gc=False)
         )
 
 
+class CardContent(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """`financial_instruments.sealed` of a card: what the card vault tells of it."""
+
+    token: str
+    brand: str
+    masked_number: str
+    expiry_month: int
+    expiry_year: int
+    fingerprint: str
+
+
 _encode = msgspec.msgpack.Encoder().encode
+_decode_card = msgspec.msgpack.Decoder(CardContent).decode
 _decode = msgspec.msgpack.Decoder(BankAccountContent).decode
 _decode_masked = msgspec.msgpack.Decoder(Masked).decode
 
@@ -190,6 +210,25 @@ async def add_bank_account(op: Operation, customer_ref: str, new: NewBankAccount
     return await get_instrument(op, customer_ref, str(UUID(bytes=instrument_id))), is_new
 
 
+async def add_card(op: Operation, customer_ref: str, card: CardContent) -> tuple[Instrument, bool]:
+    """Put a card into a customer's vault, and say whether it is new there. The customer is made when unknown.
+
+    The same token told again is the same instrument. The same number taken again has a token of its own, for which
+    alone its security code is good, and is another instrument; the card's fingerprint, in the details, says so.
+    """
+    require(op, Permission.TRANSACTIONS_WRITE)
+    fingerprint = op.cipher.index("financial_instruments", "fingerprint", f"{CARD}\n{card.token}")
+    key = (customer_id_of(op, customer_ref), fingerprint)
+    instrument_id = new_uuid_bytes()
+    sealed = op.cipher.seal("financial_instruments", "sealed", instrument_id, _encode(card))
+    # What is sensitive of a card is in the card vault.
+    sensitive = op.cipher.seal("financial_instruments", "sensitive", instrument_id, b"")
+    new = _NewRow(instrument_id, NO_COUNTRY, sealed, sensitive)
+    ids, made = await _insert(op, CARD, {key[0]: customer_ref}, {key: new})
+    found = str(UUID(bytes=ids[key]))
+    return await get_instrument(op, customer_ref, found), ids[key] in made
+
+
 async def add_many(op: Operation, accounts: Sequence[tuple[str, NewBankAccount]]) -> list[bytes]:
     """Put accounts into the vaults of customers (by reference); returns their instruments' 16-byte ids, in order.
 
@@ -228,6 +267,18 @@ async def list_instruments(op: Operation, customer_ref: str) -> Sequence[Instrum
         UUID(bytes=customer_id_of(op, customer_ref)),
     )
     return [_read(op, row) for row in rows]
+
+
+async def has_cards(op: Operation, customer_ref: str) -> bool:
+    """Whether a card was ever put into a customer's vault, also when they are forgotten since."""
+    require(op, Permission.CUSTOMERS_FORGET)
+    row = await op.row(
+        "select from financial_instruments where tenant_id = %s and customer_id = %s and type = %s limit 1",
+        op.tenant,
+        UUID(bytes=customer_id_of(op, customer_ref)),
+        CARD,
+    )
+    return row is not None
 
 
 async def find_for_use(op: Operation, ids: Collection[bytes]) -> Mapping[bytes, InstrumentSummary]:
@@ -293,42 +344,57 @@ returning uuid_send(financial_instrument_id)
 # Rows are written in the order of their keys, so that two such statements never wait for each other in a ring.
 
 
+class _NewRow(msgspec.Struct, frozen=True, gc=False):
+    instrument_id: bytes
+    country: str
+    sealed: bytes
+    sensitive: bytes
+
+
 async def _add(op: Operation, accounts: Sequence[tuple[str, NewBankAccount]]) -> list[tuple[bytes, bool]]:
     require(op, Permission.TRANSACTIONS_WRITE)
-    wanted: list[tuple[bytes, bytes]] = []
-    ids: dict[tuple[bytes, bytes], bytes] = {}
+    wanted: list[_Key] = []
+    rows: dict[_Key, _NewRow] = {}
     customers: dict[bytes, str] = {}
-    countries: list[str | None] = []
-    sealed: list[bytes] = []
-    sensitive: list[bytes] = []
     for customer_ref, new in accounts:
         customer_id = customer_id_of(op, customer_ref)
         customers[customer_id] = customer_ref
         content = BankAccountContent.of(new)
         key = (customer_id, _fingerprint(op, content))
         wanted.append(key)
-        if key not in ids:
-            ids[key] = instrument_id = new_uuid_bytes()
-            countries.append(new.country)
-            masked = _encode(_masked(content))
-            sealed.append(op.cipher.seal("financial_instruments", "sealed", instrument_id, masked))
-            sensitive.append(op.cipher.seal("financial_instruments", "sensitive", instrument_id, _encode(content)))
+        if key not in rows:
+            instrument_id = new_uuid_bytes()
+            rows[key] = _NewRow(
+                instrument_id,
+                new.country,
+                op.cipher.seal("financial_instruments", "sealed", instrument_id, _encode(_masked(content))),
+                op.cipher.seal("financial_instruments", "sensitive", instrument_id, _encode(content)),
+            )
+    ids, made = await _insert(op, BANK_ACCOUNT, customers, rows)
+    return [(ids[key], ids[key] in made) for key in wanted]
+
+
+async def _insert(
+    op: Operation, kind: str, customers: Mapping[bytes, str], new: Mapping[_Key, _NewRow]
+) -> tuple[dict[_Key, bytes], set[bytes]]:
+    """Instruments' ids by customer and fingerprint, and which of them were made now."""
+    ids = {key: row.instrument_id for key, row in new.items()}
     rows = await op.rows_named(
         _ADD,
         {
             "tenant": op.tenant,
             "now": op.now,
-            "type": BANK_ACCOUNT,
+            "type": kind,
             "new_customer": pack_uuids(list(customers)),
             "new_customer_sealed": pack_bytes(
                 [pack_new_customer(op, customer_id, ref) for customer_id, ref in customers.items()]
             ),
             "id": pack_uuids(list(ids.values())),
             "customer": pack_uuids([customer_id for customer_id, _ in ids]),
-            "country": pack_texts(countries),
+            "country": pack_texts([row.country for row in new.values()]),
             "fingerprint": pack_bytes([fingerprint for _, fingerprint in ids]),
-            "sealed": pack_bytes(sealed),
-            "sensitive": pack_bytes(sensitive),
+            "sealed": pack_bytes([row.sealed for row in new.values()]),
+            "sensitive": pack_bytes([row.sensitive for row in new.values()]),
         },
     )
     made = {row[0] for row in rows}
@@ -347,10 +413,10 @@ async def _add(op: Operation, accounts: Sequence[tuple[str, NewBankAccount]]) ->
             if instrument_id in made
         ],
     )
-    return [(ids[key], ids[key] in made) for key in wanted]
+    return ids, made
 
 
-async def _find_by_fingerprint(op: Operation, keys: Sequence[tuple[bytes, bytes]]) -> dict[tuple[bytes, bytes], bytes]:
+async def _find_by_fingerprint(op: Operation, keys: Sequence[_Key]) -> dict[_Key, bytes]:
     rows = await op.rows(
         "select uuid_send(f.customer_id), f.fingerprint, uuid_send(f.financial_instrument_id) "
         "from unnest(%s, %s) as t(customer_id, fingerprint) join financial_instruments f "
@@ -380,8 +446,16 @@ def _open(op: Operation, instrument_id: bytes, sealed: bytes, sensitive: bytes |
 def _read(op: Operation, row: Row) -> Instrument:
     instrument_id, kind, status, sealed, is_whole, created_at = row
     content = op.cipher.open("financial_instruments", "sealed", instrument_id.bytes, sealed)
-    # Nothing is left of what was forgotten; what was written before there was `sensitive` is whole.
-    masked = None if not content else _masked(_decode(content)) if is_whole else _decode_masked(content)
+    masked: Masked | None = None
+    if not content:
+        pass  # Nothing is left of what was forgotten.
+    elif kind == CARD:
+        card = _decode_card(content)
+        masked = Masked(f"{card.brand} {card.masked_number}", _card_details(card))
+    elif is_whole:
+        masked = _masked(_decode(content))  # It was written before there was `sensitive`.
+    else:
+        masked = _decode_masked(content)
     can_credit, can_debit = _CAPABILITIES[kind]
     return Instrument(
         financial_instrument_id=FinancialInstrumentId(instrument_id),
@@ -397,6 +471,16 @@ def _read(op: Operation, row: Row) -> Instrument:
 
 def _masked(account: BankAccountContent) -> Masked:
     return Masked(_masked_number(account), _masked_details(account))
+
+
+def _card_details(card: CardContent) -> dict[str, str]:
+    return {
+        "token": card.token,
+        "brand": card.brand,
+        "maskedNumber": card.masked_number,
+        "expiry": f"{card.expiry_year}-{card.expiry_month:02}",
+        "fingerprint": card.fingerprint,
+    }
 
 
 def _masked_number(account: BankAccountContent) -> str:

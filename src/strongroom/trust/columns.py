@@ -8,7 +8,7 @@ from psycopg import sql
 
 from strongroom.database import CATALOGUE
 from strongroom.database.catalogue import Column
-from strongroom.database.databases import DIRECTORY
+from strongroom.database.databases import CARDS, DIRECTORY
 from strongroom.trust.searching import Search
 from strongroom.trust.verdicts import Findings
 from strongroom.trust.workbench import AdminConnection, Workbench
@@ -16,12 +16,12 @@ from strongroom.trust.workbench import AdminConnection, Workbench
 
 def catalogue_of(name: str) -> Mapping[str, Mapping[str, Column]]:
     """The column catalogue of one of our databases."""
-    return CATALOGUE["directory" if name == DIRECTORY else "region"]
+    return CATALOGUE[name if name in {CARDS, DIRECTORY} else "region"]
 
 
 async def search_columns(bench: Workbench, findings: Findings, search: Search) -> Search:
-    """Look through every column of all databases; a column that the catalogue doesn't know is a breach."""
-    for name in bench.database_names:
+    """Look through every column of all databases, the card vault's too; one that isn't catalogued is a breach."""
+    for name in (*bench.database_names, CARDS):
         catalogue = catalogue_of(name)
         async with bench.admin(name) as connection:
             for table, columns in (await find_columns(connection)).items():

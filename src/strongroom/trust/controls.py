@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
 from strongroom.trust.checks.at_rest import check_at_rest
+from strongroom.trust.checks.cards import check_cards
 from strongroom.trust.checks.customer_keys import check_customer_keys
 from strongroom.trust.checks.once import check_once
 from strongroom.trust.checks.segregation import check_segregation
@@ -23,6 +24,7 @@ CHECKS: Final[Mapping[str, Check]] = {
     "ENC-1": check_transport,
     "ENC-2": check_at_rest,
     "ENC-3": check_customer_keys,
+    "ENC-4": check_cards,
     "ENC-5": check_segregation,
     "PAY-2": check_once,
     "PAY-3": check_worlds,

@@ -111,8 +111,8 @@ class Search:
                 if finding not in self.found:
                     self.found.append(finding)
         self._seen.update(wanted for wanted in self.expected if wanted in window)
-        longest = max(len(content) for content in (*(pattern.content for pattern in self.patterns), *self.expected))
-        return window[-longest:]
+        contents = (*(pattern.content for pattern in self.patterns), *self.expected)
+        return window[-max((len(content) for content in contents), default=1) :]
 
 
 def _base64_forms(plain: bytes) -> Iterator[bytes]:

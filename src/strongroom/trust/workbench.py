@@ -22,6 +22,7 @@ from strongroom.kernel.config import Config, Environment
 from strongroom.kernel.secret import Secret
 from strongroom.outbound import Outbound
 from strongroom.vault import KeyDesk, Keyring
+from strongroom.vault.card_client import CardVault
 
 Level = Literal["public", "account", "tenant"]
 AdminConnection = psycopg.AsyncConnection[tuple[Any, ...]]
@@ -64,6 +65,12 @@ class Workbench:
     simulator: Listener | None
     """The provider simulator; production has none."""
     simulator_secret: Secret[str] | None
+    cards: Listener | None
+    """The card vault's public door; None where the installation isn't being served."""
+    card_vault: CardVault
+    """Its inner door, as `prove`."""
+    processes: Callable[[], Sequence[int]]
+    """The processes that run the installation, but for the card vault and the provider simulator."""
     endpoints: Sequence[Endpoint]
     """Every route of the API."""
     databases: Databases

@@ -88,14 +88,20 @@ async def write_column(
     )
 
 
+async def count_by_column(op: Operation) -> dict[tuple[str, str], int]:
+    """How many envelopes each sealed column of the operation's scope has."""
+    counts: dict[tuple[str, str], int] = {}
+    for table, sealed in SEALED_TABLES.items():
+        counted = ", ".join(f"count({column})" for column in sealed.columns)
+        row = await op.row(f"select {counted} from {table} where {_owned(table)}", op.scope)  # noqa: S608  as above
+        assert row is not None  # noqa: S101  an aggregate has one row
+        counts.update(zip(((table, column) for column in sealed.columns), row, strict=True))
+    return counts
+
+
 async def count_envelopes(op: Operation) -> int:
     """How many envelopes the operation's scope has."""
-    total = 0
-    for table, sealed in SEALED_TABLES.items():
-        counted = " + ".join(f"count({column})" for column in sealed.columns)
-        row = await op.row(f"select {counted} from {table} where {_owned(table)}", op.scope)  # noqa: S608  as above
-        total += row[0] if row is not None else 0
-    return total
+    return sum((await count_by_column(op)).values())
 
 
 def _owned(table: str, prefix: str = "") -> str:

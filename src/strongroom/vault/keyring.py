@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import weakref
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -76,6 +76,10 @@ class HolderBook(Protocol):
 
     def get(self, name: str, account: AccountId) -> Holder:
         """A holder that the account may use. Raises errors.NotFound (`HOLDER_NOT_FOUND`)."""
+        ...
+
+    def names(self, account: AccountId) -> Sequence[str]:
+        """The holders that an account may use, the installation's own first."""
         ...
 
     async def close(self) -> None:

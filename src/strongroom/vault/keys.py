@@ -167,6 +167,10 @@ class KeyDesk:
         )
         return await self._replace(actor, scope, current, fresh, "key.attach")
 
+    async def refuse_unless_replaceable(self, actor: Actor, scope: Scope) -> None:
+        """Go on only if another key may take the place of the customer's now. Raises as `rotate_data_key`."""
+        await self._look(actor, scope, Layer.CUSTOMER, renew=True)
+
     async def bring(self, actor: Actor, scope: Scope, key: Secret[bytes]) -> Work:
         """Put a key that the customer made in the place of theirs; the installation's holder keeps it.
 
@@ -318,7 +322,7 @@ class KeyDesk:
 
     async def tend_all(self, splits: Sequence[Split] = ()) -> None:
         """The same for every account and tenant; what goes wrong with one is logged and holds up no other."""
-        for scope in await self._scopes():
+        for scope in await self.scopes():
             try:
                 await self.tend(scope, splits)
             except StrongroomError as error:
@@ -461,7 +465,8 @@ class KeyDesk:
                 )
                 await record(op, "key.end", "key", scope.id, detail=f"{key.layer.value} version={key.version}")
 
-    async def _scopes(self) -> list[Scope]:
+    async def scopes(self) -> list[Scope]:
+        """Every account and tenant of the installation."""
         async with self.databases.directory() as directory:
             cursor = await directory.execute(b"select account_id from accounts", binary=True)
             accounts = [Scope(account=row[0]) for row in await cursor.fetchall()]

@@ -23,7 +23,7 @@ from strongroom.kernel.config import Environment
 from strongroom.kernel.errors import AlreadyExists, Broken, Conflict, Invalid, NotFound, Unavailable
 from strongroom.kernel.secret import Secret
 from strongroom.vault.holders import ROOT, FileHolder, HeldState, KeyUnavailable, Reason, _files, root_version
-from strongroom.vault.master import read_or_make_secret
+from strongroom.vault.records import first_data_key_context
 
 KEY = bytes(range(32))
 CONTEXT = b"context"
@@ -69,9 +69,11 @@ async def test_a_wrapped_key_has_the_documented_layout(folder: Path, clock: Manu
 
 
 async def test_the_master_key_of_before_goes_on_working(folder: Path, clock: ManualClock) -> None:
-    before = read_or_make_secret(folder / "master.key", 32)
-    nonce = os.urandom(12)
-    context = b"\0".join((b"strongroom data key", b"sandbox", UUID(int=7).bytes, b"seal", (3).to_bytes(4, "big")))
+    scope = UUID(int=7)
+    before, nonce = os.urandom(32), os.urandom(12)
+    first_form(folder, before)
+    context = first_data_key_context(Environment.SANDBOX, scope, "seal", 3)
+    assert context == b"\0".join((b"strongroom data key", b"sandbox", scope.bytes, b"seal", (3).to_bytes(4, "big")))
     wrapped = nonce + AESGCM(before).encrypt(nonce, KEY, context)
     holder = FileHolder(folder, Environment.SANDBOX, clock)
     assert (await holder.unwrap(ROOT, wrapped, context)).reveal() == KEY
@@ -360,7 +362,8 @@ def storm(folder: Path) -> list[tuple[str, str, str]]:
     lines: list[str] = []
     for child in children:
         child.send_signal(signal.SIGKILL)
-        lines += child.communicate(timeout=30)[0].splitlines()
+        # A line that isn't whole was not said.
+        lines += child.communicate(timeout=30)[0].split("\n")[:-1]
     return [(reference, wrapped, state) for line in lines for reference, wrapped, state in [line.split()]]
 
 
@@ -377,6 +380,16 @@ async def test_killed_in_the_middle_nothing_that_was_acknowledged_is_lost(folder
     for reference in holder.references():
         await holder.destroy(reference)
     assert {path.suffix for path in (folder / "scope").iterdir()} == {".gone"}
+
+
+async def test_a_destruction_cut_short_is_finished_by_the_next_process(folder: Path, file_holder: FileHolder) -> None:
+    """Killed between the tombstone and the shredding, or while a new file was being written."""
+    await file_holder.create("kept")
+    await file_holder.create("other")
+    (folder / "scope" / "kept.gone").write_bytes(b"destroyed\n")
+    (folder / "scope" / ".new.key.0123456789abcdef").write_bytes(b"half")
+    await another(folder).describe("other")
+    assert sorted(path.name for path in (folder / "scope").iterdir()) == ["kept.gone", "other.key"]
 
 
 async def test_a_use_is_quick(file_holder: FileHolder) -> None:

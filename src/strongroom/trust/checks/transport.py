@@ -1,8 +1,8 @@
 """ENC-1: every interface speaks TLS and nothing else.
 
 Asks every listener for each version and for weak suites, by greetings of our own making, so that the answer doesn't
-depend on what this machine's own TLS library would dare to offer. Mutual TLS between our processes, and TLS to
-providers other than the simulator, are not part of it yet.
+depend on what this machine's own TLS library would dare to offer. Mutual TLS between our processes and the card vault
+belongs to ENC-4; TLS to providers other than the simulator is not part of it yet.
 """
 
 from __future__ import annotations
@@ -40,12 +40,13 @@ _VERSIONS: Final = {"TLS 1.2": ssl.TLSVersion.TLSv1_2, "TLS 1.3": ssl.TLSVersion
 async def check_transport(bench: Workbench) -> Figure:
     """See the module."""
     findings = Findings()
-    listeners = [listener for listener in (bench.api, bench.simulator) if listener is not None]
+    listeners = [listener for listener in (bench.api, bench.simulator, bench.cards) if listener is not None]
     for listener in listeners:
         await _check_listener(findings, listener)
     await _check_hsts(findings, bench)
     database = await _check_database(findings, bench)
-    names = " and ".join(listener.name for listener in listeners)
+    *first, last = (listener.name for listener in listeners)
+    names = f"{', '.join(first)} and {last}" if first else last
     return findings.figure(f"{names}: TLS 1.2 and 1.3 only, {len(WEAK)} families of weak suites refused, {database}")
 
 

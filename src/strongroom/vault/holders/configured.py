@@ -151,30 +151,39 @@ class Holders:
             await holder.close()
 
 
-def open_holders(own: FileHolder, folder: Path) -> Holders:
-    """The holders that `holders.toml` in the folder of the keys names, beside our own. None is asked anything yet.
+def open_holders(own: FileHolder, folder: Path) -> tuple[Holders, Sequence[Failure]]:
+    """The holders that `holders.toml` in the folder of the keys names, beside our own, and every mistake in the file.
 
-    Raises errors.Invalid (`HOLDERS_FILE_INVALID`) with every mistake in the file, and errors.Broken (`KEY_FILE_UNSAFE`)
-    when others may read it.
+    A section with a mistake is left out, since one account's must not stop the others: to whoever uses that holder, it
+    is one that isn't configured. A file that is no TOML, or that others may read, leaves all of them out. None is asked
+    anything yet. The mistakes are `HOLDERS_FILE_INVALID` and, for the file itself, `KEY_FILE_UNSAFE`.
     """
-    sections = _sections(folder / "holders.toml")
-    mistakes: list[Failure] = []
+    try:
+        found, mistakes = _read(folder)
+    except (Invalid, Broken) as error:
+        found, mistakes = {}, [("", failure) for failure in error.failures]
+    wrong = {name for name, _ in mistakes}
+    sound = {name: section for name, section in found.items() if name not in wrong}
+    holders = Holders(
+        own,
+        {name: section.build(name, folder) for name, section in sound.items()},
+        {name: frozenset(section.accounts) for name, section in sound.items()},
+    )
+    return holders, [failure for _, failure in mistakes]
+
+
+def _read(folder: Path) -> tuple[Mapping[str, _Pkcs11 | _AwsKms | _Transit], Sequence[tuple[str, Failure]]]:
+    """The sections that can be read, and every mistake with the name of its section."""
     found: dict[str, _Pkcs11 | _AwsKms | _Transit] = {}
-    for name, content in sections.items():
+    mistakes: list[tuple[str, Failure]] = []
+    for name, content in _sections(folder / "holders.toml").items():
         try:
             found[name] = section = _section(name, content)
         except ValueError as error:
-            mistakes.append(_mistake(name, str(error)))
+            mistakes.append((name, _mistake(name, str(error))))
         else:
-            mistakes += [_mistake(name, why) for why in _of_section(section, folder)]
-    mistakes += _tokens_twice(found, folder)
-    if mistakes:
-        raise Invalid(*mistakes)
-    return Holders(
-        own,
-        {name: section.build(name, folder) for name, section in found.items()},
-        {name: frozenset(section.accounts) for name, section in found.items()},
-    )
+            mistakes += [(name, _mistake(name, why)) for why in _of_section(section, folder)]
+    return found, [*mistakes, *_tokens_twice(found, folder)]
 
 
 def _sections(path: Path) -> Mapping[str, Any]:
@@ -216,7 +225,7 @@ def _of_section(section: _Pkcs11 | _AwsKms | _Transit, folder: Path) -> list[str
     return found
 
 
-def _tokens_twice(found: Mapping[str, _Section], folder: Path) -> list[Failure]:
+def _tokens_twice(found: Mapping[str, _Section], folder: Path) -> list[tuple[str, Failure]]:
     """Two holders over one token would let two accounts use one another's keys."""
     seen: dict[tuple[Path, str], str] = {}
     mistakes = []
@@ -224,7 +233,8 @@ def _tokens_twice(found: Mapping[str, _Section], folder: Path) -> list[Failure]:
         if isinstance(section, _Pkcs11):
             first = seen.setdefault(((folder / section.module).resolve(), section.token), name)
             if first != name:
-                mistakes.append(_mistake(name, f"it is the same token as [{first}]; list the accounts there"))
+                why = f"it is the same token as [{first}]; list the accounts there"
+                mistakes.append((name, _mistake(name, why)))
     return mistakes
 
 

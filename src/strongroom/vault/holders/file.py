@@ -96,6 +96,7 @@ class FileHolder:
         self._kept_folder = folder / "scope"
         self._kept_folder.mkdir(exist_ok=True, mode=0o700)
         self._loaded: dict[str, _Loaded] = {}
+        self._clear_up()
 
     @property
     def name(self) -> str:
@@ -291,6 +292,19 @@ class FileHolder:
                 _files.put(tombstone, f"destroyed {self._clock.now().isoformat()}\n".encode())
             _files.shred(path)
         self._loaded.pop(reference, None)
+
+    def _clear_up(self) -> None:
+        """Finish what a process that died left: destructions that had come to their tombstones, and half-written files.
+
+        Whoever writes here holds the lock, so a file under a temporary name is nobody's now.
+        """
+        with _files.locked(self._folder):
+            for tombstone in self._kept_folder.glob("[!.]*.gone"):
+                path = tombstone.with_suffix(_SUFFIX)
+                if path.exists():
+                    _files.shred(path)
+            for remains in self._kept_folder.glob(".*"):
+                _files.shred(remains)
 
     def _rotate_root(self) -> int:
         with _files.locked(self._folder):
