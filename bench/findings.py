@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
 
-from bench import floor
+from bench import floor, lookup
 from bench.bulk import Filled, fill
 from bench.failure import BenchError
+from bench.lookup import LookedUp
 from bench.measure import Run, create
 from bench.processes import resident_mib
 from bench.sealing import Sealing, measure_fields, measure_keys, measure_scopes
@@ -53,6 +54,8 @@ class Findings:
     bulk: Filled
     rate_with_few: float
     rate_with_many: float
+    lookups_few: LookedUp
+    lookups_many: LookedUp
     rss_mib: float
     pss_mib: float
     sealing: Sealing
@@ -102,6 +105,9 @@ def take(plan: Plan, folder: Path, *, say: Callable[[str], None]) -> Findings:
         ]
         memory += [resident_mib(process) for process in many.parts()["api"]]
 
+    lookups_few, lookups_many = lookup.measure(folder / "lookups", (plan.few, plan.many))
+    say(f"look-up among {plan.many:,} customers: {lookups_many.rate:,.0f}/s, p99 {lookups_many.p99_ms:.1f} ms")
+
     with floor.server(folder / "floor") as database:
         floor_after = floor.measure(database, seconds=plan.seconds)
         say(f"floor: {floor_after:,.0f} inserts/s")
@@ -116,6 +122,8 @@ def take(plan: Plan, folder: Path, *, say: Callable[[str], None]) -> Findings:
         bulk=bulk,
         rate_with_few=mean(few_run.load.rate for few_run, _ in turns),
         rate_with_many=mean(many_run.load.rate for _, many_run in turns),
+        lookups_few=lookups_few,
+        lookups_many=lookups_many,
         rss_mib=max(rss for rss, _ in memory),
         pss_mib=max(pss for _, pss in memory),
         sealing=Sealing(

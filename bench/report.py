@@ -85,6 +85,13 @@ def rows(found: Findings, plan: Plan) -> list[Row]:
             least=0.9,
             floor=found.rate_with_few,
         ),
+        orders(
+            f"look-up by mail address, {plan.many:,} customers (floor: {plan.few:,} customers)",
+            found.lookups_many.rate,
+            least=0.8,
+            floor=found.lookups_few.rate,
+        ),
+        plain(f"look-up by mail address, {plan.many:,} customers: p99", found.lookups_many.p99_ms, "ms", most=10),
         plain("API process, resident", found.rss_mib, "MiB", most=250),
         plain("API process, shared pages divided", found.pss_mib, "MiB"),
         orders(f"the ordinary way, {FEW_CONNECTIONS} connections", found.ordinary.load.rate),

@@ -5,7 +5,10 @@ from __future__ import annotations
 from uuid import UUID
 
 from strongroom.database.catalogue import (
+    BLIND_INDEXES,
     CATALOGUE,
+    OPENED_FOR,
+    OPENING_PURPOSES,
     SEALED_TABLES,
     SENSITIVE,
     Column,
@@ -42,7 +45,25 @@ def test_every_column_says_why_and_how_long() -> None:
         where = f"{database}.{table}.{column}"
         assert isinstance(entry.purpose, Purpose), where
         assert isinstance(entry.retention, Retention), where
-    assert {entry.purpose for *_, entry in entries()} == set(Purpose)
+    opened_for = frozenset[Purpose]().union(*OPENED_FOR.values())
+    assert {entry.purpose for *_, entry in entries()} | opened_for == set(Purpose)
+    assert opened_for >= OPENING_PURPOSES
+
+
+def test_every_sensitive_column_says_what_it_may_be_opened_for() -> None:
+    assert set(OPENED_FOR) == SENSITIVE
+    assert all(OPENED_FOR.values())
+
+
+def test_every_blind_index_says_what_it_is_of() -> None:
+    blind = {
+        (table, column)
+        for table, columns in CATALOGUE["region"].items()
+        for column, entry in columns.items()
+        if entry.data_class is DataClass.BLIND
+    }
+    assert set(BLIND_INDEXES) == blind
+    assert all((table, index.source) in SENSITIVE for (table, _), index in BLIND_INDEXES.items())
 
 
 def test_the_directory_holds_nothing_sealed_and_nothing_of_persons() -> None:

@@ -28,7 +28,7 @@ OTHER_KEYS = {
 }
 """Tables with a tenant whose primary key doesn't begin with it, and why; row-level security holds for them, too."""
 APPEND_ONLY = {
-    "region": {"audit_entries", "instruction_events", "data_keys", "bulk_results"},
+    "region": {"audit_entries", "instruction_events", "data_keys", "bulk_results", "openings", "alerts"},
     "directory": {"evidence"},
     "cards": {"card_keys", "card_events"},
 }

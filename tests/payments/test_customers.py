@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection, Mapping
 from typing import Any
 from uuid import UUID
 
@@ -11,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from strongroom.assembly import App
+from strongroom.database import Operation, Purpose
 from strongroom.kernel.errors import Conflict, Forbidden, Invalid, NotFound
 from strongroom.payments.contents import Defaults
 from strongroom.payments.customers import (
@@ -18,7 +20,7 @@ from strongroom.payments.customers import (
     forget,
     get_customer,
     pack_new_customer,
-    put_metadata,
+    put_details,
 )
 from strongroom.payments.instruments import (
     NewBankAccount,
@@ -45,6 +47,16 @@ ADDRESS = {
 }
 FRENCH = "FR1420041010050500013M02606"
 """The example of the IBAN registry."""
+
+
+async def opened_account(op: Operation, instrument_id: bytes) -> BankAccount:
+    with op.opening(Purpose.EXECUTION):
+        return await open_account(op, instrument_id)
+
+
+async def opened_accounts(op: Operation, ids: Collection[bytes]) -> Mapping[bytes, BankAccount]:
+    with op.opening(Purpose.EXECUTION):
+        return await open_accounts(op, ids)
 
 
 @pytest.fixture
@@ -80,11 +92,11 @@ async def test_a_packed_customer_is_read_back(world: World) -> None:
 async def test_metadata_is_replaced_and_sealed(world: World) -> None:
     async with world.operation() as op:
         with pytest.raises(NotFound) as refused:
-            await put_metadata(op, "c", {})
+            await put_details(op, "c", {})
         assert refused.value.code == "CUSTOMER_NOT_FOUND"
         await add_many(op, [("c", bank_account())])
-        await put_metadata(op, "c", {"a": "canary-in-metadata", "b": "2"})
-        await put_metadata(op, "c", {"a": "canary-in-metadata"})
+        await put_details(op, "c", {"a": "canary-in-metadata", "b": "2"})
+        await put_details(op, "c", {"a": "canary-in-metadata"})
         await add_many(op, [("c", bank_account(iban=FRENCH))])  # leaves a known customer as it is
         assert (await get_customer(op, "c")).metadata == {"a": "canary-in-metadata"}
         row = await op.row("select sealed from customers")
@@ -143,7 +155,7 @@ async def test_many_are_added_at_once_in_order_and_each_once(world: World) -> No
             ids[1]: customer_id_of(op, "c"),
             ids[2]: customer_id_of(op, "d"),
         }
-        accounts = await open_accounts(op, [*ids, bytes(16)])
+        accounts = await opened_accounts(op, [*ids, bytes(16)])
         assert [accounts[key].iban for key in ids] == [FRENCH, IBAN, IBAN, FRENCH]
         assert await add_many(op, []) == []
 
@@ -182,7 +194,7 @@ async def test_details_are_sealed_shown_masked_and_open_for_rails_only(world: Wo
         for clear in (IBAN, "Erika", "Köln", "COBADEFF"):
             assert clear not in row[0]
             assert clear.encode() not in row[1]
-        opened = await open_account(op, shown.financial_instrument_id.bytes)
+        opened = await opened_account(op, shown.financial_instrument_id.bytes)
         assert opened == BankAccount(
             holder="Erika Mustermann",
             iban=IBAN,
@@ -192,7 +204,7 @@ async def test_details_are_sealed_shown_masked_and_open_for_rails_only(world: Wo
     async with world.operation("tenant-transaction-read") as op:
         assert await get_instrument(op, "c", str(shown.financial_instrument_id)) == shown
         with pytest.raises(Forbidden):
-            await open_account(op, shown.financial_instrument_id.bytes)
+            await opened_account(op, shown.financial_instrument_id.bytes)
 
 
 async def test_a_domestic_account_is_kept_without_blanks(world: World) -> None:
@@ -208,7 +220,7 @@ async def test_a_domestic_account_is_kept_without_blanks(world: World) -> None:
             "bankCode": "****13",
             "country": "GB",
         }
-        assert await open_account(op, shown.financial_instrument_id.bytes) == BankAccount(
+        assert await opened_account(op, shown.financial_instrument_id.bytes) == BankAccount(
             holder="Ann Example", number="31926819", bank_code="601613"
         )
 
@@ -309,7 +321,7 @@ async def test_forgetting_leaves_nothing_of_the_person(world: World) -> None:
     async with world.operation() as op:
         scheme_id = await publish_scheme(op)
         [instrument] = await add_many(op, [("c", bank_account())])
-        await put_metadata(op, "c", {"a": "b"})
+        await put_details(op, "c", {"a": "b"})
         await instruct(op, "o", "c", scheme_id, instrument)
         await put_customer_defaults(op, "o", "c", Defaults(instrument, scheme_id, {"k": "v"}))
         await op.run("update instructions set status = 'COMPLETED'")
@@ -323,8 +335,8 @@ async def test_forgetting_leaves_nothing_of_the_person(world: World) -> None:
         assert (shown.can_credit, shown.can_debit) == (False, False)
         assert (await find_for_use(op, [instrument]))[instrument].status == "INACTIVE"
         with pytest.raises(NotFound):
-            await open_account(op, instrument)
-        assert await open_accounts(op, [instrument]) == {}
+            await opened_account(op, instrument)
+        assert await opened_accounts(op, [instrument]) == {}
         assert await get_customer_defaults(op, "o", "c") == Defaults()
         sealed = await op.row("select c.sealed, f.sealed, f.fingerprint from customers c, financial_instruments f")
         assert sealed is not None
@@ -332,7 +344,7 @@ async def test_forgetting_leaves_nothing_of_the_person(world: World) -> None:
         assert op.cipher.open("financial_instruments", "sealed", instrument, sealed[1]) == b""
         assert before != (sealed[2],)
         with pytest.raises(NotFound) as refused:
-            await put_metadata(op, "c", {"a": "b"})
+            await put_details(op, "c", {"a": "b"})
         assert refused.value.code == "CUSTOMER_NOT_FOUND"
     assert [action for action, _, _ in await world.actions("customer.forget")] == ["customer.forget"]
 
@@ -340,7 +352,7 @@ async def test_forgetting_leaves_nothing_of_the_person(world: World) -> None:
 async def test_a_forgotten_customer_who_comes_back_begins_anew(world: World) -> None:
     async with world.operation() as op:
         [old] = await add_many(op, [("c", bank_account())])
-        await put_metadata(op, "c", {"a": "b"})
+        await put_details(op, "c", {"a": "b"})
         await forget(op, "c")
         [new] = await add_many(op, [("c", bank_account())])
         assert new != old
@@ -359,9 +371,9 @@ async def test_nobody_is_forgotten_while_money_is_on_its_way(world: World, statu
         with pytest.raises(Conflict) as refused:
             await forget(op, "c")
         assert refused.value.code == "CUSTOMER_IN_USE"
-        assert (await open_account(op, ours)).iban == IBAN
+        assert (await opened_account(op, ours)).iban == IBAN
         await forget(op, "d")
-        assert await open_accounts(op, [theirs]) == {}
+        assert await opened_accounts(op, [theirs]) == {}
 
 
 async def test_an_instruction_that_is_being_made_holds_its_customer(world: World) -> None:
@@ -391,7 +403,7 @@ async def test_forgetting_needs_its_own_permission(world: World) -> None:
             await forget(op, "c")
     async with world.operation("tenant-transaction-read") as op:
         assert (await get_customer(op, "c")).status == "ACTIVE"
-        for attempt in (put_metadata(op, "c", {}), add_many(op, [("c", bank_account())])):
+        for attempt in (put_details(op, "c", {}), add_many(op, [("c", bank_account())])):
             with pytest.raises(Forbidden):
                 await attempt
     async with world.operation("tenant-app-write") as op:
@@ -408,7 +420,7 @@ async def test_another_tenants_customers_are_not_there(world: World, platform: P
         [instrument] = await add_many(op, [("c", bank_account())])
     async with stranger.operation() as op:
         assert await find_for_use(op, [instrument]) == {}
-        assert await open_accounts(op, [instrument]) == {}
+        assert await opened_accounts(op, [instrument]) == {}
         for ask in (get_customer(op, "c"), forget(op, "c"), get_instrument(op, "c", str(UUID(bytes=instrument)))):
             with pytest.raises(NotFound):
                 await ask
@@ -416,4 +428,4 @@ async def test_another_tenants_customers_are_not_there(world: World, platform: P
         assert own != instrument
         await forget(op, "c")
     async with world.operation() as op:
-        assert (await open_account(op, instrument)).iban == IBAN
+        assert (await opened_account(op, instrument)).iban == IBAN

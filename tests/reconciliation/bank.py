@@ -28,7 +28,7 @@ from tests.payments.world import SEPA, World, bank_account, draft, rule
 OWN = "DE02120300000000202051"
 FOREIGN = "NL91ABNA0417164300"
 SETTINGS = {"iban": OWN, "holder": "Alpine Mutual", "bic": "BYLADEM1001", "batchBooking": "false"}
-READER, WRITER = "tenant-transaction-read", "tenant-transaction-write"
+READER, WRITER, OPENER = "tenant-transaction-read", "tenant-transaction-write", "tenant-vault-open"
 
 
 @dataclass(frozen=True)

@@ -156,7 +156,11 @@ async def test_readers_read_and_do_not_send_in(tenant: Client, bank: BankWorld) 
     statement_id = sent.json()["reports"][0]["statementId"]
     resolve = f"/v1/reconciliation/breaks/{statement_id}/1/resolve"
     assert (await reader.post(resolve, {"note": "n"})).status_code == 403
-    reads = ["statements", f"statements/{statement_id}", f"statements/{statement_id}/document", "breaks", "summary"]
+    reads = ["statements", f"statements/{statement_id}", "breaks", "summary"]
+    # A report tells the other parties in clear, so to read it is an opening.
+    document_path = f"/v1/reconciliation/statements/{statement_id}/document"
+    opener = await tenant.new_key("tenant-vault-open")
+    assert [(await client.get(document_path)).status_code for client in (reader, writer, opener)] == [403, 403, 200]
     for path in reads:
         assert (await reader.get(f"/v1/reconciliation/{path}")).status_code == 200
         assert (await stranger.get(f"/v1/reconciliation/{path}")).status_code == 403

@@ -26,6 +26,7 @@ from strongroom.reconciliation.contents import Sum
 from tests.fixtures.platform import Client
 from tests.reconciliation.bank import (
     FOREIGN,
+    OPENER,
     OWN,
     READER,
     WRITER,
@@ -66,6 +67,7 @@ async def test_a_statement_is_kept_with_its_lines_and_its_very_bytes(bank: BankW
     async with bank.operation(READER) as op:
         kept = await get_statement(op, str(imported.statement_id))
         lines = await list_lines(op, kept.statement_id)
+    async with bank.operation(OPENER) as op:
         assert await read_document(op, kept) == document
     content = kept.content
     assert (kept.kind, content.account, content.name, content.sequence) == ("STATEMENT", OWN, "S-1", 4)
@@ -78,9 +80,10 @@ async def test_a_statement_is_kept_with_its_lines_and_its_very_bytes(bank: BankW
     ]
     assert (lines[0].content.minor, lines[0].content.remittance) == (-5_000, "Claim")
     assert lines[0].booked_on.isoformat() == "2026-11-20"
-    assert await bank.actions("statement.") == [
-        ("statement.import", str(imported.statement_id), "kind=STATEMENT matched=1 breaks=1 moved=1")
-    ]
+    [took_in, opened] = await bank.actions("statement.")
+    assert took_in == ("statement.import", str(imported.statement_id), "kind=STATEMENT matched=1 breaks=1 moved=1")
+    assert opened[:2] == ("statement.open", imported.statement_id.hex)
+    assert opened[2].endswith(" purpose=reconciliation reason=none fields=document")
 
 
 async def test_a_matched_payment_is_settled_with_the_banks_reference(bank: BankWorld) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from uuid import UUID
 
 from strongroom.assembly import SPLITS, App, Installation
+from strongroom.database import Purpose
 from strongroom.kernel.actors import Actor, ActorKind
 from strongroom.kernel.clock import Clock, SystemClock
 from strongroom.kernel.errors import Failure, NotFound
@@ -71,7 +72,8 @@ class Owner(World):
     async def iban(self, instrument: bytes) -> str:
         """Opened, as a rail would have it."""
         async with self.operation() as op:
-            return (await open_account(op, instrument)).iban
+            with op.opening(Purpose.EXECUTION):
+                return (await open_account(op, instrument)).iban
 
     async def finish(self) -> Work:
         """Do what was begun."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from strongroom.assembly import App
-from strongroom.database.catalogue import SEALED_TABLES
+from strongroom.database.catalogue import OPENED_FOR, SEALED_TABLES
 from strongroom.vault._walking import TABLES, count_envelopes, read_batch
 from strongroom.vault.work import Scope, _operation
 from tests.api.paying import IBAN, ORDERS, instruction, order
@@ -33,7 +33,8 @@ async def test_what_the_application_wrote_opens_by_the_catalogue(platform: Platf
                     for row in rows:
                         for column, envelope in zip(SEALED_TABLES[table].columns, row.envelopes, strict=True):
                             if envelope is not None:
-                                op.cipher.open(table, column, row.row, envelope)
+                                purpose = next(iter(OPENED_FOR.get((table, column), {""})))
+                                op.cipher.for_purpose(purpose).open(table, column, row.row, envelope)
                                 walked += 1
                                 name = f"{table}.{column}"
                                 found[name] = found.get(name, 0) + 1
@@ -50,6 +51,8 @@ async def fill(client: Client) -> None:
     assert made.status_code == 202, made.text
     account = {"type": "BANK_ACCOUNT", "accountHolderName": "Ada Example", "iban": IBAN}
     assert (await client.post("/v1/customer-vault/c-1/financial-instrument", account)).status_code == 202
+    asked = {"fields": ["iban"], "purpose": "customer-service", "reason": "T-1"}
+    assert (await client.post("/v1/customer-vault/c-1/open", asked)).status_code == 200
     line = b'{"orderRef": "o-2"}'
     sent = await client.post(f"{ORDERS}/bulk", content=line, headers={"content-type": "application/x-ndjson"})
     assert sent.status_code == 202, sent.text

@@ -41,7 +41,7 @@ def cipher_of(vector: dict[str, Any]) -> ScopeCipher:
     keys = {name: Secret(bytes.fromhex(key)) for name, key in vector["keys"].items()}
     inner = LayerCipher(scope, Layer.CUSTOMER, {2: keys["customer"]}) if "customer" in keys else None
     platform = LayerCipher(scope, Layer.PLATFORM, {version_of(envelope): keys["platform"]})
-    return ScopeCipher(scope, platform, Secret(b"i" * 32), inner and Held(inner))
+    return ScopeCipher(scope, platform, Secret(b"i" * 32), inner and Held(inner)).for_purpose("legal-obligation")
 
 
 @by_vector

@@ -48,7 +48,8 @@ def cipher(
     scope: UUID = SCOPE, versions: tuple[int, ...] = (1,), customer: tuple[int, ...] = (1,), index: bytes = INDEX
 ) -> ScopeCipher:
     inner = Held(layer(Layer.CUSTOMER, *customer, scope=scope))
-    return ScopeCipher(scope, layer(Layer.PLATFORM, *versions, scope=scope), Secret(index), inner)
+    whole = ScopeCipher(scope, layer(Layer.PLATFORM, *versions, scope=scope), Secret(index), inner)
+    return whole.for_purpose("legal-obligation")
 
 
 def first_format(version: int, table: str, column: str, plaintext: bytes) -> bytes:
@@ -178,7 +179,9 @@ def test_resealing_touches_only_what_is_behind() -> None:
 
 def test_without_the_customer_s_key_the_platform_opens_only_what_is_its_own() -> None:
     envelope = cipher().seal("customers", "sensitive", ROW, b"secret")
-    shut = ScopeCipher(SCOPE, layer(Layer.PLATFORM, 1, 2), Secret(INDEX), Shut(1, "hsm", Reason.DISABLED))
+    shut = ScopeCipher(SCOPE, layer(Layer.PLATFORM, 1, 2), Secret(INDEX), Shut(1, "hsm", Reason.DISABLED)).for_purpose(
+        "legal-obligation"
+    )
     assert shut.open("orders", "sealed", ROW, cipher().seal("orders", "sealed", ROW, b"x")) == b"x"
     for attempt in (
         lambda: shut.open("customers", "sensitive", ROW, envelope),

@@ -14,7 +14,7 @@ import pytest
 from strongroom.kernel.clock import ManualClock
 from strongroom.kernel.errors import Broken, StrongroomError, Unavailable
 from strongroom.kernel.secret import Secret
-from strongroom.payments.customers import get_customer, put_metadata
+from strongroom.payments.customers import get_customer, put_details
 from strongroom.payments.instruments import list_instruments
 from strongroom.vault import RETIRED_KEPT, Layer, get_scope_key
 from strongroom.vault.holders.contract import Reason
@@ -56,6 +56,7 @@ async def test_a_new_tenant_has_both_layers(owner: Owner) -> None:
         ("customer", "seal", 1, 1),
         ("platform", "index", 1, 1),
         ("platform", "seal", 1, 1),
+        ("platform", "search", 1, 1),
     ]
     for key in (*keys.scope_keys, *keys.data_keys):
         assert key.expires_at is not None
@@ -92,7 +93,7 @@ async def test_every_act_needs_its_permission(owner: Owner) -> None:
 async def test_disabled_it_opens_nowhere_and_everything_else_goes_on(owner: Owner, far: Platform) -> None:
     instrument, there = await owner.put_account(), owner.seen_by(far.app)
     async with owner.operation() as op:
-        await put_metadata(op, "C-1", {"note": "calls at night"})
+        await put_details(op, "C-1", {"note": "calls at night"})
     assert await there.iban(instrument) == await owner.iban(instrument) == IBAN
     stranger = await Owner.make(far.app, await far.new_tenant(), owner.elsewhere)
     other = await stranger.put_account()

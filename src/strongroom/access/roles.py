@@ -27,6 +27,9 @@ class Permission(enum.StrEnum):
     TRANSACTIONS_READ = "transactions:read"
     TRANSACTIONS_WRITE = "transactions:write"
     CUSTOMERS_FORGET = "customers:forget"
+    CUSTOMERS_OPEN = "customers:open"
+    """See in clear what customers' vaults show through masks, for a purpose."""
+    ALERTS_READ = "alerts:read"
     ENCRYPTION_KEYS_READ = "encryption-keys:read"
     ENCRYPTION_KEYS_MANAGE = "encryption-keys:manage"
     CARDS_WRITE = "cards:write"
@@ -44,6 +47,7 @@ _ACCOUNT: Final[Mapping[str, frozenset[Permission]]] = {
             P.TENANTS_READ,
             P.TENANTS_WRITE,
             P.TENANTS_APPROVE,
+            P.ALERTS_READ,
             P.ENCRYPTION_KEYS_READ,
             P.ENCRYPTION_KEYS_MANAGE,
         }
@@ -59,11 +63,11 @@ _TENANT: Final[Mapping[str, frozenset[Permission]]] = {
         {
             P.TENANT_MANAGE, P.TENANT_KEYS_MANAGE, P.APPS_READ, P.APPS_WRITE, P.COLLECT_SCHEMES_READ,
             P.COLLECT_SCHEMES_WRITE, P.PAYOUT_SCHEMES_READ, P.PAYOUT_SCHEMES_WRITE, P.TRANSACTIONS_READ,
-            P.TRANSACTIONS_WRITE, P.CUSTOMERS_FORGET, P.ENCRYPTION_KEYS_READ, P.ENCRYPTION_KEYS_MANAGE, P.CARDS_WRITE,
-            P.CARDS_MOVE,
+            P.TRANSACTIONS_WRITE, P.CUSTOMERS_FORGET, P.CUSTOMERS_OPEN, P.ALERTS_READ, P.ENCRYPTION_KEYS_READ,
+            P.ENCRYPTION_KEYS_MANAGE, P.CARDS_WRITE, P.CARDS_MOVE,
         }
     ),
-    "tenant-management": frozenset({P.TENANT_MANAGE}),
+    "tenant-management": frozenset({P.TENANT_MANAGE, P.ALERTS_READ}),
     "tenant-app-read": frozenset({P.APPS_READ}),
     "tenant-app-write": frozenset({P.APPS_READ, P.APPS_WRITE}),
     "tenant-collect-scheme-read": frozenset({P.COLLECT_SCHEMES_READ}),
@@ -76,6 +80,7 @@ _TENANT: Final[Mapping[str, frozenset[Permission]]] = {
     "tenant-reward-group-write": frozenset(),
     "tenant-transaction-read": frozenset({P.TRANSACTIONS_READ}),
     "tenant-transaction-write": frozenset({P.TRANSACTIONS_READ, P.TRANSACTIONS_WRITE}),
+    "tenant-vault-open": frozenset({P.TRANSACTIONS_READ, P.CUSTOMERS_OPEN}),
     "tenant-card-write": frozenset({P.CARDS_WRITE}),
     "tenant-card-transfer": frozenset({P.CARDS_MOVE}),
     "tenant-mandate-read": frozenset(),

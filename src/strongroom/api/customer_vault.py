@@ -12,13 +12,14 @@ from msgspec import UNSET, UnsetType
 from strongroom.access import Permission, require
 from strongroom.api import idempotency
 from strongroom.api.addresses import AddressRequest
-from strongroom.api.order_bodies import MetadataBody, check_ref, read_metadata
+from strongroom.api.order_bodies import check_ref, read_metadata
 from strongroom.api.reading import Object, read_object
 from strongroom.api.routing import Access, Call, Reply, Route, wire_name
 from strongroom.audit import record
 from strongroom.database import Operation
 from strongroom.kernel.clock import epoch_ms
 from strongroom.kernel.errors import Failure, Invalid
+from strongroom.kernel.mail_addresses import find_address
 from strongroom.payments import customers, instruments
 from strongroom.payments.instruments import (
     BANK_ACCOUNT,
@@ -87,12 +88,23 @@ class InstrumentBody(msgspec.Struct, rename=wire_name):
 
 
 class CustomerBody(msgspec.Struct, rename=wire_name):
-    """A customer with their financial instruments."""
+    """A customer with their financial instruments. `email` is masked, and left out when there is none."""
 
     links: CustomerLinks
     status: str
     metadata: dict[str, str]
     financial_instruments: list[InstrumentBody]
+    email: str | UnsetType = UNSET
+
+
+class CustomerRequest(msgspec.Struct):
+    """A change of a customer: `metadata`, `email` or both; what is left out stays. A null `email` removes it.
+
+    An object with anything else in it is metadata itself.
+    """
+
+    metadata: dict[str, str | None] | UnsetType = UNSET
+    email: str | UnsetType | None = UNSET
 
 
 class InstrumentRequest(msgspec.Struct, rename="camel"):
@@ -126,7 +138,8 @@ async def _get(op: Operation, call: Call) -> Reply:
 
 async def _put(op: Operation, call: Call) -> Reply:
     ref = _customer_ref(call)
-    await customers.put_metadata(op, ref, read_metadata(call.body))
+    metadata, email = _read_customer(call.body)
+    await customers.put_details(op, ref, metadata, email=email)
     return Reply(202, await _customer(op, ref))
 
 
@@ -190,6 +203,28 @@ def _card_vault(call: Call) -> CardVault:
 async def _get_instrument(op: Operation, call: Call) -> Reply:
     ref = _customer_ref(call)
     return Reply(200, _instrument(await instruments.get_instrument(op, ref, call.path["id"]), ref))
+
+
+def _read_customer(body: bytes) -> tuple[dict[str, str] | None, str | None]:
+    """Metadata and mail address; None: it stays as it is."""
+    sent = read_object(body)
+    if "email" not in sent or not sent.keys() <= {"email", "metadata"}:
+        return read_metadata(body), None
+    failures: list[Failure] = []
+    metadata = None
+    if sent.get("metadata") is not None:
+        try:
+            metadata = read_metadata(body)
+        except Invalid as error:
+            failures += error.failures
+    email = sent["email"]
+    if email is None:
+        email = ""
+    elif not isinstance(email, str) or find_address(email) is None:
+        failures.append(Failure("EMAIL_IS_INVALID", "email is not a mail address."))
+    if failures:
+        raise Invalid(*failures)
+    return metadata, email
 
 
 def _customer_ref(call: Call) -> str:
@@ -257,6 +292,7 @@ async def _customer(op: Operation, ref: str) -> CustomerBody:
         status=customer.status,
         metadata=dict(customer.metadata),
         financial_instruments=[_instrument(instrument) for instrument in kept],
+        email=customer.email_mask or UNSET,
     )
 
 
@@ -294,8 +330,8 @@ _READ, _WRITE = Permission.TRANSACTIONS_READ, Permission.TRANSACTIONS_WRITE
 ROUTES: Final[Sequence[Route]] = (
     _route("GET", _CUSTOMER, "A customer", _READ, operation=_get, replies={200: CustomerBody}),
     _route(
-        "PUT", _CUSTOMER, "Replace a customer's metadata", _WRITE, operation=_put, request=MetadataBody,
-        replies={202: CustomerBody},
+        "PUT", _CUSTOMER, "Replace a customer's metadata, mail address or both", _WRITE, operation=_put,
+        request=CustomerRequest, replies={202: CustomerBody},
     ),
     _route(
         "DELETE", _CUSTOMER, "Forget a customer and their cards, for good", Permission.CUSTOMERS_FORGET, call=_forget,

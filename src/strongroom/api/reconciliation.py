@@ -441,8 +441,8 @@ ROUTES: Sequence[Route] = (
     ),
     Route(
         method="GET", path=f"{_PATH}/statements/{{statementId}}/document", summary="The file that a report came in",
-        tag="Reconciliation", access=Access.TENANT, permission=Permission.TRANSACTIONS_READ, operation=_get_document,
-        replies={200: bytes}, reply_media="application/xml",
+        tag="Reconciliation", access=Access.TENANT, permission=Permission.CUSTOMERS_OPEN, operation=_get_document,
+        replies={200: bytes}, reply_media="application/xml", errors=(429,),
     ),
     Route(
         method="GET", path=f"{_PATH}/breaks", summary="What doesn't match, and what is missing", tag="Reconciliation",

@@ -316,7 +316,9 @@ def _too_large() -> TooLarge:
 def _error_headers(error: StrongroomError) -> Sequence[tuple[bytes, bytes]]:
     if isinstance(error, Unauthenticated):
         return ((b"www-authenticate", b'Bearer realm="strongroom"'),)
-    if isinstance(error, Unavailable | TooOften):
+    if isinstance(error, TooOften):
+        return ((b"retry-after", str(error.retry_after_s).encode()),)
+    if isinstance(error, Unavailable):
         return ((b"retry-after", str(problems.RETRY_AFTER_S).encode()),)
     return ()
 

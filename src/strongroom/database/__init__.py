@@ -1,6 +1,6 @@
 """Storage: the embedded server, databases by region, migrations, and the Operation, the only way to a connection."""
 
-from strongroom.database.catalogue import CATALOGUE, Column, DataClass
+from strongroom.database.catalogue import CATALOGUE, Column, DataClass, Purpose
 from strongroom.database.coalescing import Coalescer
 from strongroom.database.databases import Databases, DirectoryEntry
 from strongroom.database.embedded import EmbeddedServer
@@ -18,6 +18,7 @@ __all__ = [
     "KeysChanged",
     "Operation",
     "Packed",
+    "Purpose",
     "pack_bytes",
     "pack_codes",
     "pack_dates",

@@ -27,6 +27,8 @@ class DataClass(enum.StrEnum):
     """Envelopes (AES-256-GCM); what is inside describes a transaction or a person."""
     SENSITIVE = "sensitive"
     """Envelopes within envelopes: what tells a person or an account, sealed under the customer's own key first."""
+    BLIND = "blind"
+    """Blind indexes: keyed hashes of something sensitive, for finding it again (see `BLIND_INDEXES`)."""
     WRAPPED = "wrapped"
     """Keys, encrypted under other keys."""
     RECORD = "record"
@@ -35,7 +37,7 @@ class DataClass(enum.StrEnum):
 
 
 class Purpose(enum.StrEnum):
-    """Why a column exists."""
+    """Why a column exists, or why something sensitive is opened (see `OPENED_FOR`)."""
 
     TENANCY = "tenancy"
     EXECUTION = "execution"
@@ -43,6 +45,15 @@ class Purpose(enum.StrEnum):
     AUTHENTICATION = "authentication"
     ACCOUNTABILITY = "accountability"
     SETUP = "setup"
+    NOTES = "own-notes"
+    """For the tenant's own notes, which a read of the customer shows and a change of something else keeps."""
+    INDEXING = "indexing"
+    """To keep blind indexes and what is opened in agreement."""
+    CUSTOMER_CONTACT = "customer-contact"
+    CUSTOMER_SERVICE = "customer-service"
+    FRAUD_PREVENTION = "fraud-prevention"
+    LEGAL_OBLIGATION = "legal-obligation"
+    SUBJECT_REQUEST = "data-subject-request"
 
 
 class Retention(enum.StrEnum):
@@ -190,6 +201,7 @@ CATALOGUE: Final[dict[str, dict[str, dict[str, Column]]]] = {
             routing="status",
             sealed="sealed",
             sensitive="sensitive",
+            blind="email_index",
             instant="created_at updated_at",
         ),
         "financial_instruments": _table(
@@ -199,6 +211,7 @@ CATALOGUE: Final[dict[str, dict[str, dict[str, Column]]]] = {
             routing="type status country",
             sealed="sealed",
             sensitive="sensitive",
+            blind="iban_index",
             instant="created_at",
         ),
         "orders": _table(
@@ -265,6 +278,21 @@ CATALOGUE: Final[dict[str, dict[str, dict[str, Column]]]] = {
             identifier="tenant_id job_id",
             counter="first_line last_line",
             sealed="sealed",
+        ),
+        "openings": _table(
+            Purpose.ACCOUNTABILITY,
+            Retention.RECORD,
+            identifier="tenant_id opening_id subject_id actor_id",
+            record="subject_kind actor_kind purpose fields",
+            sealed="sealed",
+            instant="opened_at",
+        ),
+        "alerts": _table(
+            Purpose.ACCOUNTABILITY,
+            Retention.RECORD,
+            identifier="tenant_id alert_id account_id subject_id",
+            record="kind subject_kind detail",
+            instant="raised_at",
         ),
         "statements": _table(
             Purpose.RECONCILIATION,
@@ -391,6 +419,7 @@ SEALED_TABLES: Final[Mapping[str, SealedTable]] = {
     "transactions": _sealed("transactions", "tenant_id", "transaction_id"),
     "bulk_jobs": _sealed("bulk_jobs", "tenant_id", "job_id"),
     "bulk_results": _sealed("bulk_results", "tenant_id", "job_id first_line"),
+    "openings": _sealed("openings", "tenant_id", "opening_id"),
     "statements": _sealed("statements", "tenant_id", "statement_id"),
     "statement_entries": _sealed("statement_entries", "tenant_id", "statement_id entry_no"),
 }
@@ -403,6 +432,52 @@ SENSITIVE: Final = frozenset(
     if column.data_class is DataClass.SENSITIVE
 )
 """(Table, column) of what is sealed under the customer's own key as well."""
+
+_BY_PEOPLE: Final = frozenset(
+    {
+        Purpose.CUSTOMER_SERVICE,
+        Purpose.FRAUD_PREVENTION,
+        Purpose.LEGAL_OBLIGATION,
+        Purpose.SUBJECT_REQUEST,
+    }
+)
+OPENED_FOR: Final[Mapping[tuple[str, str], frozenset[Purpose]]] = {
+    ("customers", "sensitive"): _BY_PEOPLE | {Purpose.CUSTOMER_CONTACT, Purpose.NOTES, Purpose.INDEXING},
+    ("financial_instruments", "sensitive"): _BY_PEOPLE | {Purpose.EXECUTION, Purpose.INDEXING},
+    ("payment_files", "sealed"): frozenset({Purpose.EXECUTION, Purpose.RECONCILIATION}),
+    ("statements", "sensitive"): frozenset({Purpose.RECONCILIATION}),
+    ("statement_entries", "sensitive"): frozenset({Purpose.RECONCILIATION}),
+}
+"""Sensitive column → the purposes for which it may be opened, and no other. Tests hold it to be all of `SENSITIVE`."""
+OPENING_PURPOSES: Final = _BY_PEOPLE | {Purpose.CUSTOMER_CONTACT}
+"""Those that a person names, with a reason, to see something of a customer in clear."""
+
+
+class Indexed(enum.StrEnum):
+    """What a blind index is of, which decides what counts as equal (see `vault.blind.normalise`)."""
+
+    EMAIL = "email"
+    IBAN = "iban"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlindIndex:
+    """Where the content of a blind index stands: at a position of the array in a sensitive column of its row."""
+
+    source: str
+    position: int
+    kind: Indexed
+    condition: str = "true"
+    """Which rows hold such an array, in SQL."""
+
+
+BLIND_INDEXES: Final[Mapping[tuple[str, str], BlindIndex]] = {
+    ("customers", "email_index"): BlindIndex(source="sensitive", position=1, kind=Indexed.EMAIL),
+    ("financial_instruments", "iban_index"): BlindIndex(
+        source="sensitive", position=1, kind=Indexed.IBAN, condition="type = 'BANK_ACCOUNT'"
+    ),
+}
+"""(Table, column) of every blind index; what re-indexes goes by it."""
 
 
 def row_bytes(table: str, values: Sequence[Value], index: Callable[[str, str, str], bytes]) -> bytes:

@@ -10,8 +10,9 @@ with the server: three exchanges cost more than what most such statements do.
 
 from __future__ import annotations
 
+import contextlib
 import enum
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from functools import lru_cache
@@ -20,6 +21,7 @@ from uuid import UUID
 
 import psycopg
 
+from strongroom.database.catalogue import Purpose
 from strongroom.kernel.actors import Actor
 from strongroom.kernel.cipher import Cipher
 from strongroom.kernel.config import Environment
@@ -153,6 +155,16 @@ class Operation:
     def scope(self) -> UUID:
         """Whose keys seal what this operation writes: the tenant's, or above tenants the account's."""
         return self.tenant_id or self.account
+
+    @contextlib.contextmanager
+    def opening(self, purpose: Purpose) -> Iterator[None]:
+        """Within the block, sensitive columns may be opened for this purpose (see `catalogue.OPENED_FOR`)."""
+        before = self.cipher
+        self.cipher = before.for_purpose(purpose)
+        try:
+            yield
+        finally:
+            self.cipher = before
 
     async def whole(self, statement: str, parameters: Mapping[str, object]) -> Row:
         """The only row of a statement that is all this operation does from here on.

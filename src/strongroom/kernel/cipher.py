@@ -1,11 +1,13 @@
 """What domain code needs of encryption: seal, open, and index for look-up.
 
 The implementation lives in `strongroom.vault`; an operation carries the one of its tenant (or, above tenants, of its
-account). Everything sealed is bound to where it stands: scope, table, column and row.
+account). Everything sealed is bound to where it stands: scope, table, column and row. What is sensitive opens only for
+a purpose.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 
@@ -19,10 +21,24 @@ class Cipher(Protocol):
     def open(self, table: str, column: str, row: bytes, envelope: bytes) -> bytes:
         """The plaintext.
 
-        Raises errors.Broken (`ENVELOPE_BROKEN`) when the envelope was altered, or belongs anywhere else.
+        Raises errors.Broken (`ENVELOPE_BROKEN`) when the envelope was altered, or belongs anywhere else, and
+        errors.Forbidden (`PURPOSE_NOT_DECLARED`, `PURPOSE_NOT_ALLOWED`) for something sensitive unless this cipher is
+        one for a purpose that its column may be opened for.
         """
+        ...
+
+    def for_purpose(self, purpose: str) -> Cipher:
+        """The same cipher, declared to open for this purpose (of `database.catalogue.Purpose`)."""
         ...
 
     def index(self, table: str, column: str, value: str) -> bytes:
         """A 16-byte keyed hash, equal for equal values of one scope and column, telling nothing without the key."""
+        ...
+
+    def blind(self, table: str, column: str, value: str) -> bytes:
+        """What a blind index holds for a value: the same for all values that count as equal, under the newest key."""
+        ...
+
+    def blinds(self, table: str, column: str, value: str) -> Sequence[bytes]:
+        """All that a blind index may hold for a value: one for each key that entries are still made with."""
         ...

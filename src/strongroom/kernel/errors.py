@@ -92,6 +92,10 @@ class Forbidden(StrongroomError):
 class TooOften(StrongroomError):
     """More requests than a named limit allows in a time; nothing was done."""
 
+    def __init__(self, *failures: Failure, retry_after_s: int = 1) -> None:
+        super().__init__(*failures)
+        self.retry_after_s = retry_after_s
+
 
 class Unavailable(StrongroomError):
     """A part we depend on is gone for now; nothing was changed, or the outcome is unknown and says so."""

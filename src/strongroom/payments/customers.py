@@ -18,8 +18,9 @@ import msgspec
 
 from strongroom.access import Permission, require
 from strongroom.audit import record
-from strongroom.database import Operation, pack_bytes, pack_uuids
+from strongroom.database import Operation, Purpose, pack_bytes, pack_uuids
 from strongroom.kernel.errors import Conflict, Failure, NotFound
+from strongroom.kernel.mail_addresses import mask_address
 
 ACTIVE = "ACTIVE"
 FORGOTTEN = "FORGOTTEN"
@@ -28,10 +29,23 @@ _NOTHING = b""
 
 
 class CustomerContent(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """`customers.sealed`. Metadata is in `customers.sensitive`; before there was such a column it stood here."""
+    """`customers.sealed`. Metadata is in `customers.sensitive`; before there was such a column it stood here.
+
+    `email_mask` is the mail address as it may be shown, so that the customer's key isn't needed for that.
+    """
 
     ref: str
     metadata: dict[str, str] = {}
+    email_mask: str = ""
+    has_metadata: bool = True
+    """Whether there is some in `customers.sensitive`, if there is anything."""
+
+
+class Details(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """`customers.sensitive`. The catalogue says where the mail address stands in it (`BLIND_INDEXES`)."""
+
+    metadata: dict[str, str] = {}
+    email: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,13 +55,15 @@ class Customer:
     ref: str
     status: str
     metadata: Mapping[str, str]
+    email_mask: str
+    """The mail address as it may be shown; empty when there is none."""
     created_at: datetime
     updated_at: datetime
 
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(CustomerContent).decode
-_decode_metadata = msgspec.msgpack.Decoder(dict[str, str]).decode
+_decode_details = msgspec.msgpack.Decoder(Details).decode
 
 
 def customer_id_of(op: Operation, ref: str) -> bytes:
@@ -76,37 +92,66 @@ async def get_customer(op: Operation, ref: str) -> Customer:
     if row is None:
         raise _not_found(ref)
     status, sealed, sensitive, created_at, updated_at = row
-    if sensitive is None:
-        content = op.cipher.open("customers", "sealed", customer_id, sealed)
-        metadata = _decode(content).metadata if content else {}
-    else:
-        metadata = _decode_metadata(op.cipher.open("customers", "sensitive", customer_id, sensitive))
+    shown = open_shown(op, customer_id, sealed)
+    metadata = shown.metadata
+    if sensitive is not None and shown.has_metadata:
+        with op.opening(Purpose.NOTES):
+            metadata = open_details(op, customer_id, sensitive).metadata
     return Customer(
         ref=ref,
         status=status,
         metadata=metadata,
+        email_mask=shown.email_mask,
         created_at=created_at,
         updated_at=updated_at,
     )
 
 
-async def put_metadata(op: Operation, ref: str, metadata: Mapping[str, str]) -> None:
-    """Replace what the tenant notes about a customer. Raises errors.NotFound (`CUSTOMER_NOT_FOUND`)."""
+async def put_details(
+    op: Operation, ref: str, metadata: Mapping[str, str] | None = None, *, email: str | None = None
+) -> None:
+    """Replace what the tenant notes about a customer, their mail address, or both; what is None stays as it is.
+
+    An empty `email` removes the address; any other is one that `kernel.mail_addresses.find_address` takes.
+
+    Raises errors.NotFound (`CUSTOMER_NOT_FOUND`) and errors.Unavailable (`KEY_UNAVAILABLE`).
+    """
     require(op, Permission.TRANSACTIONS_WRITE)
     customer_id = customer_id_of(op, ref)
-    changed = await op.run(
-        "update customers set sealed = %s, sensitive = %s, updated_at = %s "
-        "where tenant_id = %s and customer_id = %s and status = %s",
-        pack_new_customer(op, customer_id, ref),
-        op.cipher.seal("customers", "sensitive", customer_id, _encode(dict(metadata))) if metadata else None,
-        op.now,
-        op.tenant,
-        UUID(bytes=customer_id),
-        ACTIVE,
+    key = (op.tenant, UUID(bytes=customer_id))
+    row = await op.row(
+        "select sealed, sensitive from customers where tenant_id = %s and customer_id = %s and status = 'ACTIVE' "
+        "for no key update",
+        *key,
     )
-    if not changed:
+    if row is None:
         raise _not_found(ref)
-    await record(op, "customer.change-metadata", "customer", customer_id.hex())
+    sealed, sensitive = row
+    before = Details(open_shown(op, customer_id, sealed).metadata)
+    if sensitive is not None and (metadata is None or email is None):
+        with op.opening(Purpose.NOTES):
+            before = open_details(op, customer_id, sensitive)
+    details = Details(
+        before.metadata if metadata is None else dict(metadata), before.email if email is None else email.strip()
+    )
+    shown = CustomerContent(
+        ref,
+        email_mask=mask_address(details.email) if details.email else "",
+        has_metadata=bool(details.metadata),
+    )
+    await op.run(
+        "update customers set sealed = %s, sensitive = %s, email_index = %s, updated_at = %s "
+        "where tenant_id = %s and customer_id = %s",
+        op.cipher.seal("customers", "sealed", customer_id, _encode(shown)),
+        None if details == Details() else op.cipher.seal("customers", "sensitive", customer_id, _encode(details)),
+        op.cipher.blind("customers", "email_index", details.email) if details.email else None,
+        op.now,
+        *key,
+    )
+    if metadata is not None:
+        await record(op, "customer.change-metadata", "customer", customer_id.hex())
+    if email is not None:
+        await record(op, "customer.change-email", "customer", customer_id.hex(), detail="" if email else "removed")
 
 
 async def forget(op: Operation, ref: str) -> None:
@@ -140,7 +185,7 @@ async def forget(op: Operation, ref: str) -> None:
             )
         )
     await op.run(
-        "update customers set status = %s, sealed = %s, sensitive = null, updated_at = %s "
+        "update customers set status = %s, sealed = %s, sensitive = null, email_index = null, updated_at = %s "
         "where tenant_id = %s and customer_id = %s",
         FORGOTTEN,
         op.cipher.seal("customers", "sealed", customer_id, _NOTHING),
@@ -163,7 +208,7 @@ async def _forget_instruments(op: Operation, key: tuple[UUID, UUID]) -> None:
     await op.run(
         """
         update financial_instruments f
-        set status = 'INACTIVE', sealed = t.sealed, sensitive = null, fingerprint = uuid_send(t.id)
+        set status = 'INACTIVE', sealed = t.sealed, sensitive = null, fingerprint = uuid_send(t.id), iban_index = null
         from unnest(%s, %s) as t(id, sealed)
         where f.tenant_id = %s and f.financial_instrument_id = t.id
         """,
@@ -178,7 +223,18 @@ def split_content(content: bytes) -> tuple[bytes, bytes] | None:
     whole = _decode(content) if content else None
     if whole is None or not whole.metadata:
         return None
-    return _encode(CustomerContent(whole.ref)), _encode(whole.metadata)
+    return _encode(CustomerContent(whole.ref)), _encode(Details(whole.metadata))
+
+
+def open_shown(op: Operation, customer_id: bytes, sealed: bytes) -> CustomerContent:
+    """What may be shown of a customer; of a forgotten one nothing."""
+    content = op.cipher.open("customers", "sealed", customer_id, sealed)
+    return _decode(content) if content else CustomerContent("")
+
+
+def open_details(op: Operation, customer_id: bytes, sensitive: bytes) -> Details:
+    """What is sensitive of a customer; within `op.opening`."""
+    return _decode_details(op.cipher.open("customers", "sensitive", customer_id, sensitive))
 
 
 def _not_found(ref: str) -> NotFound:

@@ -32,7 +32,7 @@ from uuid import UUID
 import structlog
 
 from strongroom.audit import record
-from strongroom.database import Coalescer, Databases, Operation, pack_bytes, pack_texts, pack_uuids
+from strongroom.database import Coalescer, Databases, Operation, Purpose, pack_bytes, pack_texts, pack_uuids
 from strongroom.kernel.actors import system
 from strongroom.kernel.errors import Broken, Failure, StrongroomError, Unavailable
 from strongroom.kernel.ids import FileId, TenantId, new_uuid, new_uuid_bytes
@@ -269,11 +269,11 @@ class Dispatcher:
     async def _files(self, tenant: TenantId) -> list[Path]:
         """First beat for file rails, then second and third for every file that hasn't been delivered."""
         async with self._databases.operation(WORKER, tenant=tenant) as op:
-            with _parking(op):
+            with _parking(op), op.opening(Purpose.EXECUTION):
                 await _intend_files(op)
             rows = await op.rows("select file_id, sealed from payment_files where status = 'INTENDED'")
             files = []
-            with _parking(op):
+            with _parking(op), op.opening(Purpose.EXECUTION):
                 files = [
                     (FileId(row[0]), op.cipher.open("payment_files", "sealed", row[0].bytes, row[1])) for row in rows
                 ]
@@ -333,7 +333,7 @@ async def _intend(op: Operation, troubles: _Troubles) -> list[_Due]:
     if not rows:
         return []
     accounts: Mapping[bytes, BankAccount] | None = None
-    with _parking(op):
+    with _parking(op), op.opening(Purpose.EXECUTION):
         accounts = await open_accounts(op, {row[7].bytes for row in rows})
     if accounts is None:
         return []

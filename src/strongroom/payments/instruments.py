@@ -293,7 +293,7 @@ async def find_for_use(op: Operation, ids: Collection[bytes]) -> Mapping[bytes, 
 
 
 async def open_account(op: Operation, instrument_id: bytes) -> BankAccount:
-    """The account in clear, for the rail that carries a payment out.
+    """The account in clear, for the rail that carries a payment out; within `op.opening`.
 
     Raises errors.NotFound (`FINANCIAL_INSTRUMENT_NOT_FOUND`) unless it is there and ACTIVE.
     """
@@ -316,6 +316,19 @@ async def open_accounts(op: Operation, ids: Collection[bytes]) -> Mapping[bytes,
     return {found: _open(op, found, sealed, sensitive).to_rail() for found, sealed, sensitive in rows}
 
 
+async def open_contents(op: Operation, customer_id: UUID) -> Mapping[UUID, BankAccount]:
+    """A customer's active accounts in clear, oldest first; within `op.opening`, for `payments.openings` alone."""
+    rows = await op.rows(
+        "select financial_instrument_id, sealed, sensitive from financial_instruments "
+        "where tenant_id = %s and customer_id = %s and status = 'ACTIVE' and type = %s "
+        "order by financial_instrument_id",
+        op.tenant,
+        customer_id,
+        BANK_ACCOUNT,
+    )
+    return {found: _open(op, found.bytes, sealed, sensitive).to_rail() for found, sealed, sensitive in rows}
+
+
 def split_content(content: bytes) -> tuple[bytes, bytes] | None:
     """What `sealed` held before there was `sensitive`, as both; None when there is nothing to part."""
     if not content:
@@ -333,10 +346,12 @@ with customers_in as (
         where customers.status = 'FORGOTTEN'
 )
 insert into financial_instruments
-    (tenant_id, financial_instrument_id, customer_id, type, status, country, fingerprint, sealed, sensitive, created_at)
-select %(tenant)s, id, customer_id, %(type)s, 'ACTIVE', country, fingerprint, sealed, sensitive, %(now)s
-from unnest(%(id)s, %(customer)s, %(country)s, %(fingerprint)s, %(sealed)s, %(sensitive)s)
-    as t(id, customer_id, country, fingerprint, sealed, sensitive)
+    (tenant_id, financial_instrument_id, customer_id, type, status, country, fingerprint, sealed, sensitive, iban_index,
+     created_at)
+select %(tenant)s, id, customer_id, %(type)s, 'ACTIVE', country, fingerprint, sealed, sensitive, nullif(iban_index, ''),
+    %(now)s
+from unnest(%(id)s, %(customer)s, %(country)s, %(fingerprint)s, %(sealed)s, %(sensitive)s, %(iban_index)s)
+    as t(id, customer_id, country, fingerprint, sealed, sensitive, iban_index)
 order by customer_id, fingerprint
 on conflict (tenant_id, customer_id, fingerprint) do nothing
 returning uuid_send(financial_instrument_id)
@@ -349,6 +364,8 @@ class _NewRow(msgspec.Struct, frozen=True, gc=False):
     country: str
     sealed: bytes
     sensitive: bytes
+    iban_index: bytes = b""
+    """Empty: there is no IBAN to be found by."""
 
 
 async def _add(op: Operation, accounts: Sequence[tuple[str, NewBankAccount]]) -> list[tuple[bytes, bool]]:
@@ -369,6 +386,7 @@ async def _add(op: Operation, accounts: Sequence[tuple[str, NewBankAccount]]) ->
                 new.country,
                 op.cipher.seal("financial_instruments", "sealed", instrument_id, _encode(_masked(content))),
                 op.cipher.seal("financial_instruments", "sensitive", instrument_id, _encode(content)),
+                op.cipher.blind("financial_instruments", "iban_index", content.iban) if content.iban else b"",
             )
     ids, made = await _insert(op, BANK_ACCOUNT, customers, rows)
     return [(ids[key], ids[key] in made) for key in wanted]
@@ -395,6 +413,7 @@ async def _insert(
             "fingerprint": pack_bytes([fingerprint for _, fingerprint in ids]),
             "sealed": pack_bytes([row.sealed for row in new.values()]),
             "sensitive": pack_bytes([row.sensitive for row in new.values()]),
+            "iban_index": pack_bytes([row.iban_index for row in new.values()]),
         },
     )
     made = {row[0] for row in rows}

@@ -8,7 +8,7 @@ from uuid import UUID
 
 import msgspec
 
-from strongroom.database import Operation
+from strongroom.database import Operation, Purpose
 from strongroom.kernel.errors import Unavailable
 
 
@@ -148,7 +148,8 @@ def with_party(
     if sensitive is None:
         return content
     try:
-        opened = op.cipher.open("statement_entries", "sensitive", _row_id(statement_id, entry_no), sensitive)
+        with op.opening(Purpose.RECONCILIATION):
+            opened = op.cipher.open("statement_entries", "sensitive", _row_id(statement_id, entry_no), sensitive)
     except Unavailable:
         return msgspec.structs.replace(content, counterparty=MASK, counterparty_account=MASK, remittance=MASK)
     return msgspec.structs.replace(content, **msgspec.structs.asdict(_decode_party(opened)))

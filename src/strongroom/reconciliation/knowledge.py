@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Collection
 from uuid import UUID
 
-from strongroom.database import Operation, pack_uuids
+from strongroom.database import Operation, Purpose, pack_uuids
 from strongroom.kernel.money import Money
 from strongroom.payments.contents import decode_instruction
 from strongroom.payments.instructions import decode_transaction
@@ -56,7 +56,8 @@ async def find_file(op: Operation, file_id: UUID) -> InitiatedFile | None:
     )
     if row is None:
         return None
-    content = op.cipher.open("payment_files", "sealed", file_id.bytes, row[0])
+    with op.opening(Purpose.RECONCILIATION):
+        content = op.cipher.open("payment_files", "sealed", file_id.bytes, row[0])
     return await asyncio.to_thread(pain001.read, content)
 
 

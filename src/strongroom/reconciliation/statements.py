@@ -24,10 +24,11 @@ import msgspec
 
 from strongroom.access import Permission, require
 from strongroom.audit import record
-from strongroom.database import Operation, pack_bytes, pack_dates, pack_texts, pack_uuids
+from strongroom.database import Operation, Purpose, pack_bytes, pack_dates, pack_texts, pack_uuids
 from strongroom.kernel.errors import Conflict, Failure, Invalid, NotFound, Refused
 from strongroom.kernel.ids import StatementId, new_uuid, parse_uuid
 from strongroom.payments.apps import find_paying_accounts
+from strongroom.payments.openings import count_opening
 from strongroom.payments.transactions import apply_outcomes
 from strongroom.rails.contract import Outcome
 from strongroom.rails.formats import accounts, camt, pain002
@@ -235,8 +236,12 @@ async def list_lines(
 
 
 async def read_document(op: Operation, statement: KeptStatement) -> bytes:
-    """The file that a report came in, byte for byte."""
+    """The file that a report came in, byte for byte: an opening, since it tells the other parties in clear.
+
+    Raises errors.Forbidden, errors.TooOften (see `payments.openings`) and errors.Unavailable (`KEY_UNAVAILABLE`).
+    """
     require(op, Permission.TRANSACTIONS_READ)
+    require(op, Permission.CUSTOMERS_OPEN)
     row = await op.row(
         "select sealed, sensitive from statements where tenant_id = %s and statement_id = %s",
         op.tenant,
@@ -246,7 +251,11 @@ async def read_document(op: Operation, statement: KeptStatement) -> bytes:
         raise statement_not_found()
     sealed, sensitive = row
     column, envelope = ("sealed", sealed) if sensitive is None else ("sensitive", sensitive)
-    return zlib.decompress(op.cipher.open("statements", column, statement.content.file_id, envelope))
+    await count_opening(
+        op, "statement", statement.statement_id, ["document"], purpose=Purpose.RECONCILIATION, reason=""
+    )
+    with op.opening(Purpose.RECONCILIATION):
+        return zlib.decompress(op.cipher.open("statements", column, statement.content.file_id, envelope))
 
 
 def statement_not_found() -> NotFound:

@@ -6,10 +6,11 @@ under the platform's layer, and what the catalogue calls SENSITIVE under the cus
 
 from __future__ import annotations
 
+import copy
 import enum
 import os
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, Protocol
 from uuid import UUID
 
@@ -19,9 +20,10 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.hmac import HMAC
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from strongroom.database.catalogue import SENSITIVE
-from strongroom.kernel.errors import Broken, Failure
+from strongroom.database.catalogue import OPENED_FOR, SENSITIVE
+from strongroom.kernel.errors import Broken, Failure, Forbidden
 from strongroom.kernel.secret import Secret
+from strongroom.vault.blind import BlindIndexes
 
 FORMAT: Final = 2
 COMMITMENT_BYTES: Final = 16
@@ -58,6 +60,7 @@ class LayerCipher:
         """`keys` by version, at least one; the newest of them seals."""
         self.layer = layer
         self.newest = max(keys)
+        self.versions = frozenset(keys)
         self._ciphers: dict[bytes, AESGCM] = {}
         for version, key in keys.items():
             derived = derive(scope, layer, version, key)
@@ -142,10 +145,18 @@ class ScopeCipher:
     """The ciphers of a scope; implements `kernel.cipher.Cipher`."""
 
     def __init__(
-        self, scope: UUID, platform: LayerCipher, index_key: Secret[bytes], customer: CustomerLayer | None = None
+        self,
+        scope: UUID,
+        platform: LayerCipher,
+        index_key: Secret[bytes],
+        customer: CustomerLayer | None = None,
+        search_keys: Mapping[int, Secret[bytes]] | None = None,
     ) -> None:
-        """`customer` is None for a scope that has no sensitive columns: an account."""
+        """`customer` is None for a scope that has no sensitive columns: an account. `search_keys` are by version."""
         self._scope = scope
+        self._purpose = ""
+        self._blind = BlindIndexes(scope, search_keys or {})
+        self._declared: dict[str, ScopeCipher] = {}
         self._platform = platform
         self._customer = customer
         self._index_key = index_key
@@ -162,6 +173,8 @@ class ScopeCipher:
     def open(self, table: str, column: str, row: bytes, envelope: bytes) -> bytes:
         """See `kernel.cipher.Cipher.open`."""
         outer, inner = self._places.get((table, column)) or self._place(table, column)
+        if inner is not None:
+            self._check_purpose(table, column)
         opened = self._platform.open(outer, row, envelope)
         if opened is None:
             if envelope[:1] == _FIRST:
@@ -173,15 +186,27 @@ class ScopeCipher:
             raise broken(table, column)
         return opened
 
+    def for_purpose(self, purpose: str) -> ScopeCipher:
+        """See `kernel.cipher.Cipher.for_purpose`."""
+        declared = self._declared.get(purpose)
+        if declared is None:
+            declared = copy.copy(self)
+            declared._purpose = purpose
+            self._declared[purpose] = declared
+        return declared
+
     def reseal(self, table: str, column: str, row: bytes, envelope: bytes) -> bytes | None:
         """The same content under the newest data keys; None when it is sealed by them already.
 
         The customer's key is needed only for what is sealed by an older data key of the customer's layer, or was never
-        sealed under it. Raises as `open`.
+        sealed under it. Nobody gets to see the content, so no purpose is needed. Raises as `open`.
         """
         outer, inner = self._places.get((table, column)) or self._place(table, column)
         if envelope[:1] == _FIRST:
-            return self.seal(table, column, row, self.open(table, column, row, envelope))
+            first = self._platform.open_first(self._first_context(table, column), row, envelope)
+            if first is None:
+                raise broken(table, column)
+            return self.seal(table, column, row, first)
         is_newest = envelope[:HEADER_BYTES] == self._platform.header
         if is_newest and inner is None:
             return None
@@ -198,6 +223,19 @@ class ScopeCipher:
             return None
         return self._platform.seal(outer, row, content)
 
+    def is_lost(self, table: str, column: str, row: bytes, envelope: bytes) -> bool:
+        """Whether something sensitive is sealed under a data key of the customer's that is destroyed, for good.
+
+        Raises as `open`, but for want of a purpose: nobody gets to see the content.
+        """
+        outer, _ = self._places.get((table, column)) or self._place(table, column)
+        if envelope[:1] == _FIRST:
+            return False
+        content = self._platform.open(outer, row, envelope)
+        if content is None:
+            raise broken(table, column)
+        return version_of(content) not in self._inner(table, column).versions
+
     def index(self, table: str, column: str, value: str) -> bytes:
         """See `kernel.cipher.Cipher.index`: HMAC-SHA-256 (RFC 2104) under a key of the column, first 16 bytes."""
         keyed = self._columns.get((table, column))
@@ -205,6 +243,32 @@ class ScopeCipher:
             key = _mac(HMAC(self._index_key.reveal(), SHA256()), f"{table}\0{column}".encode())
             keyed = self._columns[table, column] = HMAC(key, SHA256())
         return _mac(keyed, value.encode())[:INDEX_BYTES]
+
+    def blind(self, table: str, column: str, value: str) -> bytes:
+        """See `kernel.cipher.Cipher.blind`. Raises as `blinds`."""
+        return self._blind.entries(table, column, value)[0]
+
+    def blinds(self, table: str, column: str, value: str) -> Sequence[bytes]:
+        """See `kernel.cipher.Cipher.blinds`. Raises errors.Unavailable (`SEARCH_KEY_MISSING`)."""
+        return self._blind.entries(table, column, value)
+
+    def _check_purpose(self, table: str, column: str) -> None:
+        if not self._purpose:
+            raise Forbidden(
+                Failure(
+                    "PURPOSE_NOT_DECLARED",
+                    "{table}.{column} opens only for a purpose, and none was declared.",
+                    {"table": table, "column": column},
+                )
+            )
+        if self._purpose not in OPENED_FOR[table, column]:
+            raise Forbidden(
+                Failure(
+                    "PURPOSE_NOT_ALLOWED",
+                    "{table}.{column} may not be opened for {purpose}.",
+                    {"table": table, "column": column, "purpose": str(self._purpose)},
+                )
+            )
 
     def _place(self, table: str, column: str) -> tuple[bytes, bytes | None]:
         """What an envelope of this column is bound to, outside and (for sensitive ones) inside, but for its row."""

@@ -50,6 +50,7 @@ from strongroom.vault.records import (
     data_key_context,
     first_data_key_context,
     insert_data_key,
+    insert_indexing,
     insert_scope_key,
     read_keys,
     scope_key_context,
@@ -178,7 +179,7 @@ class Keyring:
         platform, wrapper = await self.new_scope_key(scope, Layer.PLATFORM, 1)
         scope_keys, keys = [platform], {}
         data_keys = []
-        for purpose in _PURPOSES:
+        for purpose in _PURPOSES if scope.tenant is not None else _OF_ACCOUNTS:
             keys[purpose] = Secret(os.urandom(KEY_BYTES))
             data_keys.append(await self._wrapped(scope, platform, wrapper, keys[purpose], purpose=purpose))
         customer = None
@@ -189,7 +190,11 @@ class Keyring:
             data_keys.append(await self._wrapped(scope, scope_key, wrapper, key))
             customer = _Drawn(LayerCipher(scope.id, Layer.CUSTOMER, {1: key}))
         cipher = ScopeCipher(
-            scope.id, LayerCipher(scope.id, Layer.PLATFORM, {1: keys["seal"]}), keys["index"], customer
+            scope.id,
+            LayerCipher(scope.id, Layer.PLATFORM, {1: keys["seal"]}),
+            keys["index"],
+            customer,
+            {1: keys["search"]} if scope.tenant is not None else None,
         )
         return NewKeys(scope=scope, scope_keys=tuple(scope_keys), data_keys=tuple(data_keys), cipher=cipher)
 
@@ -237,13 +242,16 @@ class Keyring:
             destroy_approved_by=None,
         )
 
-    async def new_data_key(self, scope: Scope, keys: Keys, layer: Layer, *, under: ScopeKey | None = None) -> DataKey:
+    async def new_data_key(
+        self, scope: Scope, keys: Keys, layer: Layer, *, under: ScopeKey | None = None, purpose: Purpose = "seal"
+    ) -> DataKey:
         """Make the next data key of a layer, wrapped under its current scope key unless told. Asks the holder."""
         scope_key = under or keys.current(layer)
         assert scope_key is not None  # noqa: S101  # whoever asks has looked
         wrapper = await self.wrapper(scope, scope_key)
-        version = max(key.version for key in keys.data_keys if (key.layer, key.purpose) == (layer, "seal")) + 1
-        return await self._wrapped(scope, scope_key, wrapper, Secret(os.urandom(KEY_BYTES)), version=version)
+        version = max(key.version for key in keys.data_keys if (key.layer, key.purpose) == (layer, purpose)) + 1
+        drawn = Secret(os.urandom(KEY_BYTES))
+        return await self._wrapped(scope, scope_key, wrapper, drawn, purpose=purpose, version=version)
 
     async def rewrap(self, scope: Scope, keys: Keys, key: DataKey, target: ScopeKey) -> DataKey:
         """The same data key under another scope key of its layer. Asks the holders."""
@@ -279,7 +287,7 @@ class Keyring:
         """The scope's cipher, with the lease on its customer's layer, asked for once."""
         if not keys.data_keys:
             return _NO_CIPHER, None
-        opened: dict[Purpose, dict[int, Secret[bytes]]] = {"seal": {}, "index": {}}
+        opened: dict[Purpose, dict[int, Secret[bytes]]] = {purpose: {} for purpose in _PURPOSES}
         for purpose in _PURPOSES:
             for key in keys.data(Layer.PLATFORM, purpose):
                 opened[purpose][key.version] = await self._unwrapped(scope, keys, key)
@@ -290,7 +298,7 @@ class Keyring:
             lease = customer
             self._leases.add(lease)
             await lease.renew()
-        return ScopeCipher(scope.id, platform, opened["index"][1], customer), lease
+        return ScopeCipher(scope.id, platform, opened["index"][1], customer, opened["search"]), lease
 
     def _customer(self, scope: Scope, keys: Keys) -> Lease | Shut | None:
         current = keys.current(Layer.CUSTOMER)
@@ -348,10 +356,16 @@ class Keyring:
         scope_keys: list[ScopeKey] = []
         data_keys: list[DataKey] = []
         rewrapped: list[DataKey] = []
-        if keys.current(Layer.PLATFORM) is None:
+        found = keys.current(Layer.PLATFORM)
+        if found is None:
             platform, _ = await self.new_scope_key(scope, Layer.PLATFORM, 1)
             scope_keys.append(platform)
             rewrapped = [await self.rewrap(scope, keys, key, platform) for key in keys.data_keys]
+        else:
+            platform = found
+        if scope.tenant is not None and not keys.data(Layer.PLATFORM, "search"):
+            wrapper, drawn_key = await self.wrapper(scope, platform), Secret(os.urandom(KEY_BYTES))
+            data_keys.append(await self._wrapped(scope, platform, wrapper, drawn_key, purpose="search"))
         if scope.tenant is not None and keys.current(Layer.CUSTOMER) is None:
             customer, wrapper = await self.new_scope_key(scope, Layer.CUSTOMER, 1)
             scope_keys.append(customer)
@@ -364,6 +378,8 @@ class Keyring:
                 await _write(connection, drawn)
                 for key in rewrapped:
                     await write_rewrapped(connection, scope.id, key)
+                if any(key.purpose == "search" for key in data_keys):
+                    await insert_indexing(connection, scope.id, self.clock.now())
         if not is_first:
             await self.discard(drawn)
         async with connect() as (connection, epoch):
@@ -408,6 +424,19 @@ class NoCipher:
         raise self._missing()
 
     def index(self, table: str, column: str, value: str) -> bytes:
+        """Raises errors.Broken (`DATA_KEY_MISSING`)."""
+        raise self._missing()
+
+    def for_purpose(self, purpose: str) -> NoCipher:
+        """It refuses whatever for."""
+        del purpose
+        return self
+
+    def blind(self, table: str, column: str, value: str) -> bytes:
+        """Raises errors.Broken (`DATA_KEY_MISSING`)."""
+        raise self._missing()
+
+    def blinds(self, table: str, column: str, value: str) -> Sequence[bytes]:
         """Raises errors.Broken (`DATA_KEY_MISSING`)."""
         raise self._missing()
 
@@ -491,8 +520,14 @@ async def _write(connection: Connection, drawn: NewKeys) -> None:
 
 
 def _is_from_before(keys: Keys, scope: Scope) -> bool:
-    return keys.current(Layer.PLATFORM) is None or (scope.tenant is not None and keys.current(Layer.CUSTOMER) is None)
+    if keys.current(Layer.PLATFORM) is None:
+        return True
+    return scope.tenant is not None and (
+        keys.current(Layer.CUSTOMER) is None or not keys.data(Layer.PLATFORM, "search")
+    )
 
 
-_PURPOSES: Final[tuple[Purpose, Purpose]] = ("seal", "index")
+_OF_ACCOUNTS: Final[tuple[Purpose, ...]] = ("seal", "index")
+_PURPOSES: Final[tuple[Purpose, ...]] = (*_OF_ACCOUNTS, "search")
+"""What a platform's data keys are for; nobody searches in what an account itself has sealed."""
 _NO_CIPHER: Final = NoCipher()

@@ -50,6 +50,7 @@ from strongroom.vault.work import (
     Work,
     begin_work,
     carry_over,
+    drop_entries,
     end_work,
     refuse_while_working,
     run_work,
@@ -136,6 +137,30 @@ class KeyDesk:
             await insert_data_key(op.connection, scope.id, fresh)
             await record(op, "key.rotate", "data-key", scope.id, detail=f"{layer.value} version={fresh.version}")
             return await begin_work(op, "re-encrypt", layer, fresh.version)
+
+    async def rotate_search_key(self, actor: Actor, scope: Scope) -> Work:
+        """Make a new key for a tenant's blind indexes; their entries are to be made again under it.
+
+        Raises as `rotate_scope_key`, and errors.NotFound (`KEY_NOT_FOUND`) for an account.
+        """
+        await self._look(actor, scope, Layer.PLATFORM)
+        async with self._operation(actor, scope) as op:
+            keys = await read_keys(op.connection, scope.id)
+        if not keys.data(Layer.PLATFORM, "search"):
+            raise _not_found()
+        fresh = await self.keyring.new_data_key(scope, keys, Layer.PLATFORM, purpose="search")
+        async with self._operation(actor, scope) as op:
+            await _lock(op)
+            await self._changeable(op, Layer.PLATFORM)
+            await refuse_while_working(op)
+            await op.run(
+                "update data_keys set state = 'RETIRING' "
+                "where scope_id = %s and purpose = 'search' and state = 'ACTIVE'",
+                scope.id,
+            )
+            await insert_data_key(op.connection, scope.id, fresh)
+            await record(op, "key.rotate", "search-key", scope.id, detail=f"version={fresh.version}")
+            return await begin_work(op, "re-index", Layer.PLATFORM, fresh.version)
 
     async def attach(self, actor: Actor, scope: Scope, holder: str, reference: str) -> Work:
         """Put a key that is held elsewhere, and only used there, in the place of the customer's.
@@ -425,6 +450,7 @@ class KeyDesk:
         for key in keys.scope_keys:
             if key.layer is Layer.CUSTOMER and key.source is not Source.HELD:
                 await self.keyring.holders.own.destroy(key.reference)
+        await drop_entries(self.databases, scope)
         async with self._operation(KEEPER, scope) as op:
             await _lock(op)
             await op.run(

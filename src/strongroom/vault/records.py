@@ -16,10 +16,10 @@ from uuid import UUID
 
 from strongroom.database.operation import Connection
 from strongroom.kernel.config import Environment
-from strongroom.kernel.ids import AccountId, TenantId
+from strongroom.kernel.ids import AccountId, TenantId, new_uuid
 from strongroom.vault.envelopes import Layer
 
-Purpose = Literal["seal", "index"]
+Purpose = Literal["seal", "index", "search"]
 SCOPE_KEY_PERIOD: Final = timedelta(days=2 * 365)
 """How long a scope key wraps (NIST SP 800-57 part 1, section 5.3.6: at most 2 years for a key that wraps keys)."""
 DATA_KEY_PERIOD: Final = timedelta(days=365)
@@ -203,6 +203,16 @@ async def insert_data_key(connection: Connection, scope: UUID, key: DataKey) -> 
             key.created_at,
             key.expires_at,
         ),
+        binary=True,
+    )
+
+
+async def insert_indexing(connection: Connection, scope: UUID, now: datetime) -> None:
+    """Have what was written before a tenant had a search key indexed under its first one (see `vault.work`)."""
+    await connection.execute(
+        b"insert into key_work (scope_id, work_id, kind, layer, version, state, started_at, updated_at) "
+        b"values (%s, %s, 're-index', 'platform', 1, 'RUNNING', %s, %s)",
+        (scope, new_uuid(), now, now),
         binary=True,
     )
 

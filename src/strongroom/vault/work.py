@@ -6,8 +6,9 @@ number of processes may do the same work at once; they take turns.
 
 *Rewrap*: data keys are wrapped under a new scope key; no field is touched. *Re-encrypt*: every field is sealed again
 under the newest data keys. It ends with a pass that found nothing left, begun after the last operation that could still
-seal with the old key had ended; then the old data key is destroyed. *Carry over*: what stood in `sealed` before there
-was `sensitive` is parted.
+seal with the old key had ended; then the old data key is destroyed. *Re-index*: the entries of the blind indexes are
+made again under the newest search key (until then they are found under the older ones); what was there before there
+were indexes gets its entries that way. *Carry over*: what stood in `sealed` before there was `sensitive` is parted.
 """
 
 from __future__ import annotations
@@ -20,15 +21,17 @@ from datetime import datetime, timedelta
 from typing import Any, Final, Literal
 from uuid import UUID
 
+import msgspec
 import structlog
 
 from strongroom.audit import record
-from strongroom.database import Databases, Operation
-from strongroom.database.catalogue import SEALED_TABLES
+from strongroom.database import Databases, Operation, Purpose
+from strongroom.database.catalogue import BLIND_INDEXES, SEALED_TABLES
 from strongroom.kernel.actors import system
 from strongroom.kernel.errors import Conflict, Failure, NotFound, Unavailable
 from strongroom.kernel.ids import new_uuid
 from strongroom.vault import _walking
+from strongroom.vault.blind import VERSION_BYTES
 from strongroom.vault.envelopes import Layer, ScopeCipher
 from strongroom.vault.holders.contract import KeyUnavailable, Reason
 from strongroom.vault.keyring import Keyring
@@ -42,7 +45,7 @@ BATCH: Final = 500
 DRAIN_WITHIN: Final = timedelta(seconds=60)
 """How long operations that began before a rotation are waited for; afterwards the work rests until it is run again."""
 _DRAIN_EVERY_S: Final = 0.2
-Kind = Literal["rewrap", "re-encrypt", "carry-over"]
+Kind = Literal["rewrap", "re-encrypt", "re-index", "carry-over"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,6 +164,8 @@ async def run_work(
         return None
     if work.kind == "rewrap":
         return await _rewrap(databases, keyring, scope, work, progress)
+    if work.kind == "re-index":
+        return await _reindex(databases, scope, work, progress)
     return await _reencrypt(databases, scope, work, progress)
 
 
@@ -176,6 +181,22 @@ async def carry_over(databases: Databases, scope: Scope, splits: Sequence[Split]
         async with _operation(databases, scope) as op:
             work = await _part_batch(op, await _take(op, work), splits)
     return 0 if before and before[0].is_done else work.done
+
+
+async def drop_entries(databases: Databases, scope: Scope) -> None:
+    """Remove all entries of a tenant's blind indexes: what they are of is destroyed, and nothing shall tell of it."""
+    for table, column in BLIND_INDEXES:
+        [key] = SEALED_TABLES[table].key
+        dropped = BATCH
+        while dropped == BATCH:
+            async with _operation(databases, scope) as op:
+                dropped = await op.run(
+                    f"update {table} set {column} = null where tenant_id = %s and {key} in "  # noqa: S608  names of the catalogue
+                    f"(select {key} from {table} where tenant_id = %s and {column} is not null limit %s)",
+                    scope.id,
+                    scope.id,
+                    BATCH,
+                )
 
 
 async def _rewrap(databases: Databases, keyring: Keyring, scope: Scope, work: Work, progress: Progress | None) -> Work:
@@ -227,6 +248,19 @@ async def _reencrypt(databases: Databases, scope: Scope, work: Work, progress: P
             work = await _take(op, work)
             if not work.is_done:
                 work = await _reseal_batch(op, work)
+        if progress is not None:
+            progress(work)
+    return work
+
+
+async def _reindex(databases: Databases, scope: Scope, work: Work, progress: Progress | None) -> Work:
+    await _drain(databases, scope, work)
+    while not work.is_done:
+        async with _operation(databases, scope) as op:
+            work = await _take(op, work)
+            if not work.is_done:
+                with op.opening(Purpose.INDEXING):
+                    work = await _index_batch(op, work)
         if progress is not None:
             progress(work)
     return work
@@ -284,6 +318,54 @@ async def _reseal_batch(op: Operation, work: Work) -> Work:
             done += len(envelopes)
     work = replace(work, seen=work.seen + seen, done=work.done + done, is_clean=work.is_clean and not behind)
     return await _go_on(op, work, table, position)
+
+
+async def _index_batch(op: Operation, work: Work) -> Work:
+    places = list(BLIND_INDEXES)
+    table, column = next((place for place in places if place[0] == work.table), places[0])
+    index = BLIND_INDEXES[table, column]
+    source = SEALED_TABLES[table].columns.index(index.source)
+    # The version is where it can be seen, so that only what is behind is opened.
+    newest = work.version.to_bytes(VERSION_BYTES, "big").hex()
+    condition = (
+        f"{index.condition} and {index.source} is not null and "
+        f"substr({column}, 1, {VERSION_BYTES}) is distinct from '\\x{newest}'::bytea"
+    )
+    rows, position = await _walking.read_batch(op, table, work.position, BATCH, condition=condition)
+    keys: list[Any] = []
+    entries: list[bytes] = []
+    for row in await _walking.lock_rows(op, table, [row.key for row in rows], wait=True):
+        envelope = row.envelopes[source]
+        content = None if envelope is None else _content(op, table, index.source, row.row, envelope)
+        if content is not None and (value := content[index.position]):
+            keys.append(row.key)
+            entries.append(op.cipher.blind(table, column, value))
+    await _walking.write_column(op, table, column, keys, entries)
+    work = replace(work, table=table, position=position, seen=work.seen + len(rows), done=work.done + len(keys))
+    if not position:
+        following = places.index((table, column)) + 1
+        if following < len(places):
+            work = replace(work, table=places[following][0])
+        else:
+            await op.run(
+                "update data_keys set state = 'DESTROYED', wrapped = '' "
+                "where scope_id = %s and purpose = 'search' and version < %s and state <> 'DESTROYED'",
+                op.scope,
+                work.version,
+            )
+            work = await _end(op, replace(work, table=""))
+    await _keep(op, work)
+    return work
+
+
+def _content(op: Operation, table: str, column: str, row: bytes, envelope: bytes) -> Sequence[Any] | None:
+    """The array in a sensitive column; None when the customer has destroyed the key that it is sealed under."""
+    cipher = op.cipher
+    assert isinstance(cipher, ScopeCipher)  # noqa: S101  # a scope with work has keys
+    if cipher.is_lost(table, column, row, envelope):
+        return None
+    content: Sequence[Any] = msgspec.msgpack.decode(cipher.open(table, column, row, envelope))
+    return content
 
 
 async def _part_batch(op: Operation, work: Work, splits: Sequence[Split]) -> Work:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from decimal import Decimal
 from typing import Any, Final
 from uuid import UUID
@@ -18,6 +19,7 @@ import msgspec
 import psycopg
 from psycopg import sql
 
+from strongroom.audit import raise_alert
 from strongroom.database import Operation
 from strongroom.database.databases import APP_ROLE, DIRECTORY
 from strongroom.kernel.errors import Broken
@@ -50,7 +52,7 @@ _SEALED: Final[Mapping[str, str]] = {
     "tenants": "tenant_id",
 }
 """Tables with envelopes → the column whose id an envelope is bound to."""
-_UNCOUNTED: Final = frozenset({"audit_entries", "nonces"})
+_UNCOUNTED: Final = frozenset({"audit_entries", "nonces", "openings"})
 """Tables that reads and sign-ins write to, so that they change although nothing was got at."""
 _REFUSED: Final = frozenset({400, 403, 404})
 _AT_THE_CARD_VAULT: Final = frozenset({"POST /v1/customer-vault/{customerRef}/card-session"})
@@ -62,6 +64,8 @@ _NEVER_SHARED: Final = (
     "statementId",
 )  # fmt: skip
 """Path parameters that are ids: somebody else's is never anything of one's own."""
+_QUERIES: Final = {"GET /v1/customer-vault": "?customerRef={customerRef}"}
+"""What routes without anything in their paths have to be asked."""
 _FAR_OFF: Final = "2099-12-31"
 _IBAN: Final = "DE89370400440532013000"
 """The published example."""
@@ -179,7 +183,11 @@ async def _furnish(bench: Workbench, scene: Stage) -> _Belongings:
     job = await caller.done("POST", f"{_ORDERS}/bulk", msgspec.json.encode(line), content_type="application/x-ndjson")
     report = bank.statement(iban=_IBAN, amount=Decimal("12.34"), text=word, day=caller.today)
     taken = await caller.done("POST", "/v1/reconciliation/reports", report, content_type="application/xml")
+    asked = {"fields": ["iban"], "purpose": "customer-service", "reason": word}
+    await caller.done("POST", f"/v1/customer-vault/{customer}/open", asked)
     transaction = await _plant_transaction(bench, seat)
+    async with bench.databases.operation(PROVER, tenant=seat.tenant_id) as op:
+        await raise_alert(op, "prove", "check", word, detail="", again_after=timedelta(0))
     return _Belongings(
         ids={
             "orderRef": order,
@@ -322,7 +330,7 @@ def _path(endpoint: Endpoint, belongings: _Belongings, *, account_keys: Seat) ->
         known |= {"schemeId": known["collectSchemeId"], "draftId": known["collectDraftId"]}
     if endpoint.path.startswith("/v1/account/keys"):
         known["publicKey"] = str(account_keys.account_key.public_key)
-    return path_of(endpoint, **known)
+    return path_of(endpoint, **known) + _QUERIES.get(str(endpoint), "").format_map(known)
 
 
 def _body(endpoint: Endpoint) -> Mapping[str, Any] | None:
