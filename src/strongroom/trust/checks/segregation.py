@@ -186,10 +186,10 @@ async def _furnish(bench: Workbench, scene: Stage) -> _Belongings:
     asked = {"fields": ["iban"], "purpose": "customer-service", "reason": word}
     await caller.done("POST", f"/v1/customer-vault/{customer}/open", asked)
     transaction = await _plant_transaction(bench, seat)
-    async with bench.databases.operation(PROVER, tenant=seat.tenant_id) as op:
-        await raise_alert(op, "prove", "check", word, detail="", again_after=timedelta(0))
     rotation = await _rotate_keys(bench, caller, Scope(account=seat.account_id, tenant=seat.tenant_id))
     account_rotation = await _rotate_keys(bench, await scene.account_caller(seat), Scope(account=seat.account_id))
+    async with bench.databases.operation(PROVER, tenant=seat.tenant_id) as op:
+        await raise_alert(op, "prove", "check", word, detail="", again_after=timedelta(0))
     return _Belongings(
         ids={
             "orderRef": order,
