@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from bench.failure import BenchError
 from bench.lookup import LookedUp
 from bench.measure import Run, create
 from bench.processes import resident_mib
+from bench.sealing import Sealing, measure_fields, measure_keys, measure_scopes
 from bench.target import Target, start_ordinary, start_strongroom
 
 FEW_CONNECTIONS = 32
@@ -56,6 +58,7 @@ class Findings:
     lookups_many: LookedUp
     rss_mib: float
     pss_mib: float
+    sealing: Sealing
 
 
 def take(plan: Plan, folder: Path, *, say: Callable[[str], None]) -> Findings:
@@ -86,6 +89,10 @@ def take(plan: Plan, folder: Path, *, say: Callable[[str], None]) -> Findings:
         batches = fill(new, run="batches", count=plan.bulk, per_order=PER_ORDER)
         say(f"bulk, orders of {PER_ORDER}: {batches.rate:,.0f} instructions/s")
         memory = [resident_mib(process) for process in new.parts()["api"]]
+        with_one, with_both, rewrapped, reencrypted = asyncio.run(measure_keys(folder / "new", plan.seconds))
+        say(f"keys: {rewrapped:,.0f} data keys rewrapped and {reencrypted:,.0f} fields sealed anew a second")
+    bare, one_layer, both_layers = measure_fields(plan.seconds)
+    say(f"fields: {bare.sealed:,.0f}/s sealed by the bare cipher, {one_layer.sealed:,.0f}/s in one layer")
 
     with start_strongroom(folder / "few") as few, start_strongroom(folder / "many") as many:
         fill(few, run="few", count=plan.few)
@@ -119,4 +126,14 @@ def take(plan: Plan, folder: Path, *, say: Callable[[str], None]) -> Findings:
         lookups_many=lookups_many,
         rss_mib=max(rss for rss, _ in memory),
         pss_mib=max(pss for _, pss in memory),
+        sealing=Sealing(
+            bare=bare,
+            one_layer=one_layer,
+            both_layers=both_layers,
+            with_one=with_one,
+            with_both=with_both,
+            rewrapped=rewrapped,
+            reencrypted=reencrypted,
+            scopes_mib=measure_scopes(),
+        ),
     )

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.findings import FEW_CONNECTIONS, MANY_CONNECTIONS, PER_ORDER, Findings, Plan
+from bench.sealing import SCOPES, Sealing
 
 _VERDICTS = {True: "[green]met[/]", False: "[red]not met[/]", None: ""}
 
@@ -94,6 +95,36 @@ def rows(found: Findings, plan: Plan) -> list[Row]:
         plain("API process, resident", found.rss_mib, "MiB", most=250),
         plain("API process, shared pages divided", found.pss_mib, "MiB"),
         orders(f"the ordinary way, {FEW_CONNECTIONS} connections", found.ordinary.load.rate),
+        *_sealing(found.sealing, plan),
+    ]
+
+
+def _sealing(found: Sealing, plan: Plan) -> list[Row]:
+    """Figures of keys and envelopes. Their floor is the bare cipher in the same run; of both layers, half of it."""
+
+    def fields(name: str, value: float, floor: float) -> Row:
+        goal = Goal(bound="≥", limit=0.5)
+        return Row(name=name + plan.label, value=value, unit="/s", floor=floor, goal=goal)
+
+    def plain(name: str, value: float, unit: str = "/s") -> Row:
+        return Row(name=name + plan.label, value=value, unit=unit)
+
+    bare, one, both = found.bare, found.one_layer, found.both_layers
+    return [
+        fields("seal 300 bytes, one layer (floor: bare AES-GCM)", one.sealed, bare.sealed),
+        fields("open 300 bytes, one layer (floor: bare AES-GCM)", one.opened, bare.opened),
+        fields("seal 300 bytes, both layers (floor: bare AES-GCM, twice)", both.sealed, bare.sealed / 2),
+        fields("open 300 bytes, both layers (floor: bare AES-GCM, twice)", both.opened, bare.opened / 2),
+        Row(
+            name=f"orders of customers with accounts, both layers (floor: one layer){plan.label}",
+            value=found.with_both,
+            unit="/s",
+            floor=found.with_one,
+            goal=Goal(bound="≥", limit=0.9),
+        ),
+        plain("data keys rewrapped, scope by scope", found.rewrapped),
+        plain("fields sealed anew", found.reencrypted),
+        plain(f"{SCOPES:,} scopes loaded, memory", found.scopes_mib, "MiB"),
     ]
 
 

@@ -5,11 +5,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-import subprocess
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 import httpx
 import psutil
@@ -21,9 +19,8 @@ from strongroom.database.databases import CUT_OFF_WAIT_S, POOL_WAIT_S
 from strongroom.database.embedded import RESERVE_BYTES
 from tests.fixtures.platform import Client, Platform, Server, public_folder
 from tests.processes.campaign import ORDERS, Campaign, Payer, all_up, database_processes, make_payer
+from tests.processes.disks import fill_disk, small_disk
 from tests.processes.test_kills import verify
-
-SMALL_DISK = "320m"
 
 
 def codes(answer: httpx.Response) -> list[str]:
@@ -129,26 +126,17 @@ async def test_without_room_changes_are_refused_and_reading_goes_on(
 if os.geteuid() == 0:  # nobody else may mount a small disk; the rule itself is tested above
 
     @pytest.fixture
-    def small_disk() -> Iterator[Path]:
-        """A folder on a disk of its own."""
-        with public_folder() as folder:
-            subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={SMALL_DISK},mode=0711", "tmpfs", folder], check=True)
-            try:
-                yield folder
-            finally:
-                subprocess.run(["umount", "-l", folder], check=True)
-
-    @pytest.fixture
-    def cramped(small_disk: Path) -> Iterator[Server]:
+    def cramped() -> Iterator[Server]:
         """A server whose disk is small."""
-        made = Server(small_disk, "--processes", "2")
-        try:
-            made.start()
-            yield made
-        finally:
-            made.stop()
+        with public_folder() as folder, small_disk(folder):
+            made = Server(folder, "--processes", "2")
+            try:
+                made.start()
+                yield made
+            finally:
+                made.stop()
 
-    async def test_a_disk_that_fills_up_under_load(cramped: Server, small_disk: Path) -> None:
+    async def test_a_disk_that_fills_up_under_load(cramped: Server) -> None:
         payer = await make_payer(cramped)
         campaign = Campaign(cramped, payer, seed=6)
         database = database_processes(cramped)
@@ -156,12 +144,12 @@ if os.geteuid() == 0:  # nobody else may mount a small disk; the rule itself is 
         await asyncio.sleep(2)
         assert (await send_order(payer, "before"))[0].status_code == 201
 
-        ballast = small_disk / "ballast"
-        await asyncio.to_thread(fill, ballast, leaving=RESERVE_BYTES // 2)
+        ballast = cramped.data_dir / "ballast"
+        await asyncio.to_thread(fill_disk, ballast, leaving=RESERVE_BYTES // 2)
         answer, took_s = await send_order(payer, "nearly-full")
         assert (answer.status_code, codes(answer)) == (503, ["DATABASE_TAKES_NO_CHANGES"])
         assert took_s < 2
-        await asyncio.to_thread(fill, ballast, leaving=0)
+        await asyncio.to_thread(fill_disk, ballast)
         for _ in range(10):
             answer, took_s = await send_order(payer, "full")
             assert (answer.status_code, codes(answer)) == (503, ["DATABASE_TAKES_NO_CHANGES"])
@@ -177,17 +165,3 @@ if os.geteuid() == 0:  # nobody else may mount a small disk; the rule itself is 
         await campaign.settle(60, hurry=True)
         verify(await campaign.count(), 150)
         assert database.is_running(), "it went on all the time"
-
-    def fill(ballast: Path, *, leaving: int) -> None:
-        """Write until so many bytes are left on the disk."""
-        with ballast.open("ab") as file:
-            while True:
-                disk = os.statvfs(ballast.parent)
-                left = disk.f_bavail * disk.f_frsize - leaving
-                if left <= 0:
-                    return
-                try:
-                    file.write(bytes(min(left, 1 << 20)))
-                    file.flush()
-                except OSError:
-                    return

@@ -15,6 +15,7 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -117,13 +118,36 @@ async def attached(app: App) -> AsyncIterator[Workbench]:
             endpoints=[Endpoint(method=route.method, path=route.path, level=route.access.value) for route in ROUTES],
             databases=app.databases,
             keyring=app.keyring,
+            key_desk=app.key_desk,
             admin_url=installation.admin_url,
             server=installation.server,
             tokens=_tokens(config),
             outbound=outbound,
             claim=lambda other: type(installation)(other).prepare(),
             other_world=lambda environment: throw_away(environment, config.regions),
+            restored=partial(_restored, app),
         )
+
+
+@asynccontextmanager
+async def _restored(app: App, folder: Path) -> AsyncIterator[Workbench]:
+    """See `Workbench.restored`."""
+    for path in (app.config.keys_dir, app.installation.ca_file):
+        (folder / path.name).symlink_to(path.resolve())
+    installation = type(app.installation)(dataclasses.replace(app.config, data_dir=folder))
+    server = installation.server
+    assert server is not None  # noqa: S101  # a base backup is the embedded server's
+    await asyncio.to_thread(server.start)
+    try:
+        restored = installation.app(connections=2)
+        await restored.open()
+        try:
+            async with attached(restored) as bench:
+                yield bench
+        finally:
+            await restored.close()
+    finally:
+        await asyncio.to_thread(server.stop)
 
 
 @asynccontextmanager

@@ -7,6 +7,7 @@ from typing import Final
 
 from strongroom.trust.checks.at_rest import check_at_rest
 from strongroom.trust.checks.cards import check_cards
+from strongroom.trust.checks.customer_keys import check_customer_keys
 from strongroom.trust.checks.once import check_once
 from strongroom.trust.checks.segregation import check_segregation
 from strongroom.trust.checks.tokens import check_tokens
@@ -22,6 +23,7 @@ CHECKS: Final[Mapping[str, Check]] = {
     "ACC-6": check_tokens,
     "ENC-1": check_transport,
     "ENC-2": check_at_rest,
+    "ENC-3": check_customer_keys,
     "ENC-4": check_cards,
     "ENC-5": check_segregation,
     "PAY-2": check_once,

@@ -7,6 +7,7 @@ and after every run; their entries in the record stay. No customer's data is eve
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from strongroom.identity import create_key
 from strongroom.kernel.actors import operator
 from strongroom.kernel.errors import Conflict, Failure
 from strongroom.kernel.ids import AccountId, TenantId
+from strongroom.kernel.secret import Secret
 from strongroom.tenancy import (
     Account,
     License,
@@ -34,7 +36,8 @@ from strongroom.tenancy import (
 )
 from strongroom.trust.client import Caller, Client, Key
 from strongroom.trust.workbench import AdminConnection, Workbench
-from strongroom.vault import ensure_keys
+from strongroom.vault import KeyState, Layer, Scope, ScopeKey, ensure_keys, get_scope_key
+from strongroom.vault.holders.contract import KEY_BYTES, HeldState
 
 PROVER: Final = operator("prove")
 COMPANY: Final = "strongroom prove (made by the checks, not a customer)"
@@ -49,7 +52,7 @@ SWEPT: Final = (
 )  # fmt: skip
 """A region's tables that are emptied of the stage's rows, those that refer to others first."""
 KEPT: Final = ("schema_migrations", "accounts", "tenants", "scope_keys", "data_keys", "key_epochs", "audit_entries")
-"""Those that aren't: what the stage is made of, and the record."""
+"""Those that aren't: what the stage is made of (of its keys, what is still good for anything), and the record."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,6 +161,27 @@ async def _open_tenant(bench: Workbench, account: Account, tenant_id: TenantId, 
             tenant = plan_tenant(op, account, name=COMPANY, address=None, in_use=0)
             await create_tenant(op, tenant)
     await register_tenant(bench.databases, tenant)
+    await _mend_keys(bench, Scope(account=account.account_id, tenant=tenant_id))
+
+
+async def _mend_keys(bench: Workbench, scope: Scope) -> None:
+    """Give a tenant its own key back that a check disabled or destroyed."""
+    desk = bench.key_desk
+    await desk.tend(scope)
+    key = await _own_key(bench, scope)
+    if key.destroy_asked_by is not None and key.state is not KeyState.DESTROYED:
+        await desk.cancel_destroying(PROVER, scope)
+    held = await bench.keyring.holders.own.describe(key.reference)
+    if key.state is KeyState.DISABLED or held.state is HeldState.DISABLED:
+        await desk.enable(PROVER, scope)
+    if key.state is KeyState.DESTROYED:
+        await desk.bring(PROVER, scope, Secret(os.urandom(KEY_BYTES)))
+        await desk.tend(scope)
+
+
+async def _own_key(bench: Workbench, scope: Scope) -> ScopeKey:
+    async with bench.databases.operation(PROVER, account=scope.account, tenant=scope.tenant) as op:
+        return await get_scope_key(op, Layer.CUSTOMER)
 
 
 async def _key(bench: Workbench, account: AccountId, tenant: TenantId | None) -> Key:
@@ -174,10 +198,26 @@ async def _sweep(bench: Workbench) -> None:
         async with bench.admin(region) as connection, connection.transaction():
             for table in SWEPT:
                 await _empty(connection, table)
+            for table in ("data_keys", "scope_keys"):
+                await _forget_keys(connection, table)
             # A check that finds something badly broken may have lost us a tenant: it is made anew.
             await connection.execute(
                 "delete from tenants where tenant_id = any(%s) and status <> 'APPROVED'", (list(TENANTS),)
             )
+
+
+async def _forget_keys(connection: AdminConnection, table: str) -> None:
+    """Remove the rows of keys that are destroyed and have a successor, which every run would add to."""
+    more = {
+        "data_keys": "n.purpose = k.purpose and n.version > k.version",
+        "scope_keys": "n.version > k.version and not exists (select from data_keys d where d.scope_id = k.scope_id "
+        "and d.layer = k.layer and d.scope_key_version = k.version)",
+    }[table]
+    await connection.execute(
+        f"delete from {table} k where scope_id = any(%s) and state = 'DESTROYED' "  # noqa: S608  names of ours
+        f"and exists (select from {table} n where n.scope_id = k.scope_id and n.layer = k.layer and {more})".encode(),
+        ([*ACCOUNTS, *TENANTS],),
+    )
 
 
 async def _empty(connection: AdminConnection, table: str) -> None:

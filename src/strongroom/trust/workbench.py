@@ -21,7 +21,7 @@ from strongroom.kernel.clock import Clock
 from strongroom.kernel.config import Config, Environment
 from strongroom.kernel.secret import Secret
 from strongroom.outbound import Outbound
-from strongroom.vault import Keyring
+from strongroom.vault import KeyDesk, Keyring
 from strongroom.vault.card_client import CardVault
 
 Level = Literal["public", "account", "tenant"]
@@ -75,6 +75,7 @@ class Workbench:
     """Every route of the API."""
     databases: Databases
     keyring: Keyring
+    key_desk: KeyDesk
     admin_url: Secret[str]
     server: EmbeddedServer | None
     """The embedded database server, unless the installation has one of its own."""
@@ -86,6 +87,9 @@ class Workbench:
     """Takes hold of a data directory, as `serve` does first. Raises errors.Refused when it is another environment's."""
     other_world: Callable[[Environment], AbstractAsyncContextManager[Workbench]]
     """A throw-away installation of an environment, running; gone afterwards."""
+    restored: Callable[[Path], AbstractAsyncContextManager[Workbench]]
+    """This installation with its database as it is in a folder's `database/data`, which is a base backup, and its keys
+    as they are now; of its parts only `databases`, `keyring`, `key_desk` and what is the administrator's are others."""
 
     @property
     def database_names(self) -> Sequence[str]:

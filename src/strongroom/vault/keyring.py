@@ -12,6 +12,7 @@ import weakref
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final, Protocol, TypeVar
 from uuid import UUID
 
@@ -267,6 +268,14 @@ class Keyring:
         context = scope_key_context(self.environment, scope.id, key.version)
         return _Local(await self.holders.own.unwrap(key.reference, key.wrapped, context))
 
+    async def open_layer(self, scope: Scope, keys: Keys, layer: Layer) -> LayerCipher:
+        """The cipher of one layer by itself, with all data keys that aren't destroyed. Asks the holder, keeps nothing.
+
+        Raises errors.Unavailable (`KEY_UNAVAILABLE`) and errors.Broken (`DATA_KEY_BROKEN`).
+        """
+        opened = {key.version: await self._unwrapped(scope, keys, key) for key in keys.data(layer)}
+        return LayerCipher(scope.id, layer, opened)
+
     def _holder(self, scope: Scope, name: str) -> Holder:
         """The holder of a key that is in use. Raises `KeyUnavailable` when it isn't configured (any more)."""
         try:
@@ -295,19 +304,14 @@ class Keyring:
         current = keys.current(Layer.CUSTOMER)
         if current is None:
             return None
-        data_keys = keys.data(Layer.CUSTOMER)
-        newest = max((key.version for key in data_keys), default=0)
+        newest = max((key.version for key in keys.data(Layer.CUSTOMER)), default=0)
         match current.state:
             case KeyState.DISABLED:
                 return Shut(newest, current.holder, Reason.DISABLED)
             case KeyState.DESTROYED:
                 return Shut(newest, current.holder, Reason.GONE)
 
-        async def opener() -> LayerCipher:
-            opened = {key.version: await self._unwrapped(scope, keys, key) for key in data_keys}
-            return LayerCipher(scope.id, Layer.CUSTOMER, opened)
-
-        return Lease(opener, holder=current.holder, newest=newest)
+        return Lease(partial(self.open_layer, scope, keys, Layer.CUSTOMER), holder=current.holder, newest=newest)
 
     async def _unwrapped(self, scope: Scope, keys: Keys, key: DataKey) -> Secret[bytes]:
         """A data key. Raises errors.Broken (`DATA_KEY_BROKEN`), errors.Unavailable (`KEY_UNAVAILABLE`)."""

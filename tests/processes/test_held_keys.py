@@ -1,0 +1,138 @@
+"""A tenant's key is in a token of its own: when that goes, its fields go, and nobody else notices."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import sys
+from collections import Counter
+from collections.abc import Iterator
+
+import pytest
+
+from strongroom.kernel.actors import system
+from strongroom.trust.backups import base_backup
+from strongroom.trust.sealed_fields import read_fields
+from strongroom.vault.leases import ANSWER_WITHIN_S
+from tests.fixtures.platform import Server, public_folder
+from tests.processes.campaign import ORDERS, Campaign, Payer, left_behind, make_payer
+from tests.processes.held_keys import (
+    CUSTOMER,
+    Told,
+    attach,
+    due_today,
+    installation_of,
+    load,
+    name_token,
+    opened,
+    status_of,
+    token_gone,
+    until_paid,
+)
+from tests.rails.simulator.process import free_port
+from tests.vault.holders.conftest import Hsm, hsm
+
+__all__ = ["hsm"]
+UNAVAILABLE = "503 KEY_UNAVAILABLE"
+WITHIN_S = 5.0
+
+
+@pytest.fixture
+def server(hsm: Hsm) -> Iterator[Server]:
+    """A server of its own, whose processes find the token."""
+    with public_folder() as folder:
+        # On the same ports when it is started again.
+        ports = ("--port", str(free_port()), "--simulator-port", str(free_port()))
+        made = Server(folder, "--processes", "2", *ports)
+        try:
+            made.start()
+            yield made
+        finally:
+            made.stop()
+        assert left_behind(made) == []
+
+
+async def settle_in(server: Server, hsm: Hsm) -> tuple[Payer, Payer]:
+    """Two tenants of two accounts that pay; the first one's key is in the token."""
+    holder, neighbour = [await make_payer(server) for _ in range(2)]
+    hsm.admin("make", "payments")
+    name_token(server, hsm, holder.caller.account_id)
+    server.stop()
+    server.start()
+    for payer in (holder, neighbour):
+        await payer.caller.done("PUT", CUSTOMER, {"note": "calls at night"})
+    await attach(server, holder, "payments")
+    return holder, neighbour
+
+
+async def campaign(
+    server: Server, hsm: Hsm, holder: Payer, neighbour: Payer, *, seconds: float, every_s: float
+) -> tuple[Told, Told, Told]:
+    """Load on both; in the middle the token goes. What the neighbour was told before and then, and its owner then."""
+    before, _ = await asyncio.gather(
+        load(neighbour, seconds, every_s=every_s, name="before"), load(holder, seconds, every_s=every_s, name="before")
+    )
+    with token_gone(server, hsm):
+        await asyncio.sleep(WITHIN_S)  # a lease may last so long
+        meanwhile, refused = await asyncio.gather(
+            load(neighbour, seconds, every_s=every_s, name="gone"), load(holder, seconds, every_s=every_s, name="gone")
+        )
+        parked = [f"parked-{number}" for number in range(5)]
+        for ref in parked:
+            await holder.caller.done("POST", ORDERS, due_today(holder, ref, 777))
+        await until_paid(neighbour, [f"gone-{number}" for number in range(0, int(seconds / every_s), 2)], 60)
+        assert [await status_of(holder, ref) for ref in parked] == ["READY"] * len(parked)
+    half = range(0, int(seconds / every_s), 2)
+    await until_paid(holder, [*parked, *(f"gone-{number}" for number in half)], 90)
+    assert await Told().ask(holder, "GET", CUSTOMER) == "200"
+    async with Campaign(server, holder, seed=1).simulator() as simulator:
+        times = Counter(line.instruction for line in await simulator.executions())
+    assert set(times.values()) == {1}, "somebody was paid twice"
+    assert len(times) == 4 * len(half) + len(parked)
+    return before, meanwhile, refused
+
+
+async def test_a_token_pulled_out_costs_its_owner_alone_and_a_key_destroyed_in_it_takes_every_backup_with_it(
+    server: Server, hsm: Hsm
+) -> None:
+    holder, neighbour = await settle_in(server, hsm)
+    before, meanwhile, refused = await campaign(server, hsm, holder, neighbour, seconds=4, every_s=0.1)
+    assert set(before.statuses) == set(meanwhile.statuses) == {"202", "200"}
+    assert meanwhile.slowest_s < ANSWER_WITHIN_S, "nobody else waits for the token"
+    # Orders name an account by its id, so they are taken; what has to be opened is refused.
+    assert refused.statuses == Counter({"202": 20, UNAVAILABLE: 20})
+    await destroy(server, hsm, holder)
+
+
+async def destroy(server: Server, hsm: Hsm, holder: Payer) -> None:
+    """End the key in its token, and try a backup from before."""
+    installation = installation_of(server)
+    assert installation.server is not None
+    with base_backup(installation.server) as place:
+        hsm.admin("destroy", "payments")
+        # Another key of the same name doesn't help.
+        hsm.admin("make", "payments")
+        (place / "keys").symlink_to(server.data_dir / "keys")
+        restored = type(installation)(dataclasses.replace(installation.config, data_dir=place))
+        assert restored.server is not None
+        await asyncio.to_thread(restored.server.start)
+        try:
+            async with opened(restored) as app, app.operation(system("test"), tenant=holder.tenant) as op:
+                fields = await read_fields(op)
+                ends = Counter((field.is_sensitive, field.refusal(op.cipher)) for field in fields)
+        finally:
+            await asyncio.to_thread(restored.server.stop)
+    assert sum(ends.values()) > 10
+    assert {code for is_sensitive, code in ends if not is_sensitive} == {""}
+    assert {code for is_sensitive, code in ends if is_sensitive} <= {"DATA_KEY_BROKEN", "KEY_UNAVAILABLE"}
+
+
+@pytest.mark.soak
+async def test_others_are_as_quick_as_before(server: Server, hsm: Hsm, capsys: pytest.CaptureFixture[str]) -> None:
+    holder, neighbour = await settle_in(server, hsm)
+    before, meanwhile, refused = await campaign(server, hsm, holder, neighbour, seconds=60, every_s=0.025)
+    with capsys.disabled():
+        sys.stdout.write(f"\nothers, before: {before}\nothers, meanwhile: {meanwhile}\nits owner: {refused}\n")
+    assert set(meanwhile.statuses) == {"202", "200"}
+    assert meanwhile.p50_ms <= 1.1 * before.p50_ms
+    assert meanwhile.p99_ms <= 1.1 * before.p99_ms
