@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import os
 import ssl
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from uuid import UUID
 
@@ -23,27 +24,22 @@ _CLEAR = b"\xff in clear: "
 
 
 @dataclass(frozen=True)
-class ClearCipher:
-    """Seals nothing in the columns it is told (`table.column`), or nothing at all."""
+class PassingOn:
+    """A cipher that does what another one does."""
 
     real: Cipher
-    columns: frozenset[str] | None
 
     def seal(self, table: str, column: str, row: bytes, plaintext: bytes) -> bytes:
-        if self.columns is None or f"{table}.{column}" in self.columns:
-            return _CLEAR + plaintext
         return self.real.seal(table, column, row, plaintext)
 
     def open(self, table: str, column: str, row: bytes, envelope: bytes) -> bytes:
-        if envelope.startswith(_CLEAR):
-            return envelope[len(_CLEAR) :]
         return self.real.open(table, column, row, envelope)
+
+    def for_purpose(self, purpose: str) -> Cipher:
+        return replace(self, real=self.real.for_purpose(purpose))
 
     def index(self, table: str, column: str, value: str) -> bytes:
         return self.real.index(table, column, value)
-
-    def for_purpose(self, purpose: str) -> Cipher:
-        return ClearCipher(self.real.for_purpose(purpose), self.columns)
 
     def blind(self, table: str, column: str, value: str) -> bytes:
         return self.real.blind(table, column, value)
@@ -52,52 +48,48 @@ class ClearCipher:
         return self.real.blinds(table, column, value)
 
 
-def clear_keyring(*columns: str) -> type[Keyring]:
-    """A keyring whose ciphers leave these columns in clear; all of them when none is named."""
-
-    class ClearKeyring(Keyring):
-        def find(self, region: str, scope: UUID, epoch: int) -> Cipher | None:
-            found = super().find(region, scope, epoch)
-            return found and ClearCipher(found, frozenset(columns) or None)
-
-    return ClearKeyring
-
-
 @dataclass(frozen=True)
-class LooseCipher:
-    """Binds no order to its row."""
+class ClearCipher(PassingOn):
+    """Seals nothing in the columns it is told (`table.column`), or nothing at all."""
 
-    real: Cipher
+    columns: frozenset[str] | None
 
     def seal(self, table: str, column: str, row: bytes, plaintext: bytes) -> bytes:
-        return self.real.seal(table, column, _loose(table, row), plaintext)
+        if self.columns is None or f"{table}.{column}" in self.columns:
+            return _CLEAR + plaintext
+        return super().seal(table, column, row, plaintext)
 
     def open(self, table: str, column: str, row: bytes, envelope: bytes) -> bytes:
-        return self.real.open(table, column, _loose(table, row), envelope)
+        if envelope.startswith(_CLEAR):
+            return envelope[len(_CLEAR) :]
+        return super().open(table, column, row, envelope)
 
-    def index(self, table: str, column: str, value: str) -> bytes:
-        return self.real.index(table, column, value)
+
+class LooseCipher(PassingOn):
+    """Binds no order to its row."""
+
+    def seal(self, table: str, column: str, row: bytes, plaintext: bytes) -> bytes:
+        return super().seal(table, column, _loose(table, row), plaintext)
+
+    def open(self, table: str, column: str, row: bytes, envelope: bytes) -> bytes:
+        return super().open(table, column, _loose(table, row), envelope)
 
 
 def _loose(table: str, row: bytes) -> bytes:
     return bytes(16) if table == "orders" else row
 
 
-@dataclass(frozen=True)
-class TalkativeCipher:
+class TalkativeCipher(PassingOn):
     """Says on standard error what it seals."""
-
-    real: Cipher
 
     def seal(self, table: str, column: str, row: bytes, plaintext: bytes) -> bytes:
         os.write(2, b"sealing " + plaintext + b"\n")
-        return self.real.seal(table, column, row, plaintext)
+        return super().seal(table, column, row, plaintext)
 
-    def open(self, table: str, column: str, row: bytes, envelope: bytes) -> bytes:
-        return self.real.open(table, column, row, envelope)
 
-    def index(self, table: str, column: str, value: str) -> bytes:
-        return self.real.index(table, column, value)
+def clear_keyring(*columns: str) -> type[Keyring]:
+    """A keyring whose ciphers leave these columns in clear; all of them when none is named."""
+    return keyring_of(lambda found: ClearCipher(found, frozenset(columns) or None))
 
 
 def keyring_of(cipher: Callable[[Cipher], Cipher]) -> type[Keyring]:
@@ -136,8 +128,8 @@ class StubbornKeyring(Keyring):
         kept: dict[UUID, Cipher] = self.__dict__.setdefault("_kept", {})
         found = super().find(region, scope, epoch)
         if scope not in kept and isinstance(found, ScopeCipher) and found._customer is not None:
-            frozen = _Frozen(found._customer.cipher())
-            kept[scope] = ScopeCipher(scope, found._platform, found._index_key, frozen)
+            kept[scope] = frozen = copy.copy(found)
+            frozen._customer, frozen._declared = _Frozen(found._customer.cipher()), {}
         return kept.get(scope, found)
 
 
