@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import os
 import ssl
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from uuid import UUID
 
@@ -23,24 +24,67 @@ _CLEAR = b"\xff in clear: "
 
 
 @dataclass(frozen=True)
-class ClearCipher:
-    """Seals nothing in the columns it is told (`table.column`), or nothing at all."""
+class PassingOn:
+    """A cipher that does what another one does."""
 
     real: Cipher
+
+    def seal(self, table: str, column: str, row: bytes, plaintext: bytes) -> bytes:
+        return self.real.seal(table, column, row, plaintext)
+
+    def open(self, table: str, column: str, row: bytes, envelope: bytes) -> bytes:
+        return self.real.open(table, column, row, envelope)
+
+    def for_purpose(self, purpose: str) -> Cipher:
+        return replace(self, real=self.real.for_purpose(purpose))
+
+    def index(self, table: str, column: str, value: str) -> bytes:
+        return self.real.index(table, column, value)
+
+    def blind(self, table: str, column: str, value: str) -> bytes:
+        return self.real.blind(table, column, value)
+
+    def blinds(self, table: str, column: str, value: str) -> Sequence[bytes]:
+        return self.real.blinds(table, column, value)
+
+
+@dataclass(frozen=True)
+class ClearCipher(PassingOn):
+    """Seals nothing in the columns it is told (`table.column`), or nothing at all."""
+
     columns: frozenset[str] | None
 
     def seal(self, table: str, column: str, row: bytes, plaintext: bytes) -> bytes:
         if self.columns is None or f"{table}.{column}" in self.columns:
             return _CLEAR + plaintext
-        return self.real.seal(table, column, row, plaintext)
+        return super().seal(table, column, row, plaintext)
 
     def open(self, table: str, column: str, row: bytes, envelope: bytes) -> bytes:
         if envelope.startswith(_CLEAR):
             return envelope[len(_CLEAR) :]
-        return self.real.open(table, column, row, envelope)
+        return super().open(table, column, row, envelope)
 
-    def index(self, table: str, column: str, value: str) -> bytes:
-        return self.real.index(table, column, value)
+
+class LooseCipher(PassingOn):
+    """Binds no order to its row."""
+
+    def seal(self, table: str, column: str, row: bytes, plaintext: bytes) -> bytes:
+        return super().seal(table, column, _loose(table, row), plaintext)
+
+    def open(self, table: str, column: str, row: bytes, envelope: bytes) -> bytes:
+        return super().open(table, column, _loose(table, row), envelope)
+
+
+def _loose(table: str, row: bytes) -> bytes:
+    return bytes(16) if table == "orders" else row
+
+
+class TalkativeCipher(PassingOn):
+    """Says on standard error what it seals."""
+
+    def seal(self, table: str, column: str, row: bytes, plaintext: bytes) -> bytes:
+        os.write(2, b"sealing " + plaintext + b"\n")
+        return super().seal(table, column, row, plaintext)
 
 
 def clear_keyring(*columns: str) -> type[Keyring]:
@@ -52,43 +96,6 @@ def clear_keyring(*columns: str) -> type[Keyring]:
             return found and ClearCipher(found, frozenset(columns) or None)
 
     return ClearKeyring
-
-
-@dataclass(frozen=True)
-class LooseCipher:
-    """Binds no order to its row."""
-
-    real: Cipher
-
-    def seal(self, table: str, column: str, row: bytes, plaintext: bytes) -> bytes:
-        return self.real.seal(table, column, _loose(table, row), plaintext)
-
-    def open(self, table: str, column: str, row: bytes, envelope: bytes) -> bytes:
-        return self.real.open(table, column, _loose(table, row), envelope)
-
-    def index(self, table: str, column: str, value: str) -> bytes:
-        return self.real.index(table, column, value)
-
-
-def _loose(table: str, row: bytes) -> bytes:
-    return bytes(16) if table == "orders" else row
-
-
-@dataclass(frozen=True)
-class TalkativeCipher:
-    """Says on standard error what it seals."""
-
-    real: Cipher
-
-    def seal(self, table: str, column: str, row: bytes, plaintext: bytes) -> bytes:
-        os.write(2, b"sealing " + plaintext + b"\n")
-        return self.real.seal(table, column, row, plaintext)
-
-    def open(self, table: str, column: str, row: bytes, envelope: bytes) -> bytes:
-        return self.real.open(table, column, row, envelope)
-
-    def index(self, table: str, column: str, value: str) -> bytes:
-        return self.real.index(table, column, value)
 
 
 def keyring_of(cipher: Callable[[Cipher], Cipher]) -> type[Keyring]:
@@ -127,8 +134,8 @@ class StubbornKeyring(Keyring):
         kept: dict[UUID, Cipher] = self.__dict__.setdefault("_kept", {})
         found = super().find(region, scope, epoch)
         if scope not in kept and isinstance(found, ScopeCipher) and found._customer is not None:
-            frozen = _Frozen(found._customer.cipher())
-            kept[scope] = ScopeCipher(scope, found._platform, found._index_key, frozen)
+            kept[scope] = frozen = copy.copy(found)
+            frozen._customer, frozen._declared = _Frozen(found._customer.cipher()), {}
         return kept.get(scope, found)
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from strongroom.database import Operation
-from strongroom.database.catalogue import SEALED_TABLES, SENSITIVE, row_bytes
+from strongroom.database.catalogue import OPENED_FOR, SEALED_TABLES, SENSITIVE, row_bytes
 from strongroom.kernel.cipher import Cipher
 from strongroom.kernel.errors import StrongroomError
 from strongroom.trust.stage import PROVER, Seat
@@ -48,7 +48,10 @@ class Field:
         return (self.table, self.column) in SENSITIVE
 
     def open(self, cipher: Cipher) -> bytes:
-        """What it holds. Raises as `kernel.cipher.Cipher.open`."""
+        """What it holds, for a purpose that its column may be opened for. Raises as `kernel.cipher.Cipher.open`."""
+        purposes = OPENED_FOR.get((self.table, self.column))
+        if purposes:
+            cipher = cipher.for_purpose(min(purposes))
         return cipher.open(self.table, self.column, self.row, self.envelope)
 
     def refusal(self, cipher: Cipher) -> str:

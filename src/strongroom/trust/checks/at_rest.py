@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlencode
 from uuid import UUID
 
 import msgspec
@@ -213,6 +214,11 @@ async def _plant(caller: Caller, canaries: Canaries) -> int:
     await send("POST", f"{vault}/financial-instrument", iban)
     await send("POST", f"{vault}/financial-instrument", number)
     await send("PUT", vault, note)
+    await send("PUT", vault, {"email": canaries.mail, "metadata": note})
+    await send("POST", f"{vault}/open", {"fields": ["email", "iban"], "purpose": "customer-service", "reason": text})
+    for by, value in (("email", canaries.mail), ("iban", canaries.iban), ("customerRef", customer)):
+        planted += 1
+        await caller.done("GET", f"/v1/customer-vault?{urlencode({by: value})}")
     await send("POST", f"{_ORDERS}/bulk", msgspec.json.encode(line), media=_NDJSON)
     await send("POST", f"{_ORDERS}/bulk", table.encode(), media="text/csv")
     settings = {"holder": f"Ada {text}", "iban": canaries.iban, **SETTINGS}
