@@ -22,6 +22,7 @@ import psutil
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from strongroom.assembly import App, Installation
+from strongroom.database.catalogue import Purpose
 from strongroom.kernel.actors import operator
 from strongroom.kernel.config import Config
 from strongroom.kernel.ids import AccountId, TenantId, new_uuid, new_uuid_bytes
@@ -82,7 +83,7 @@ def measure_fields(seconds: float) -> tuple[Speed, Speed, Speed]:
     """The bare cipher, one layer and both, each for so long, turn and turn about."""
     scope, row, content = new_uuid(), new_uuid_bytes(), os.urandom(FIELD_BYTES)
     platform, customer = (LayerCipher(scope, layer, {1: Secret(os.urandom(32))}) for layer in Layer)
-    cipher = ScopeCipher(scope, platform, Secret(os.urandom(32)), _Open(customer))
+    cipher = ScopeCipher(scope, platform, Secret(os.urandom(32)), _Open(customer)).for_purpose(Purpose.NOTES)
     bare, bound = AESGCM(os.urandom(32)), os.urandom(80)
 
     def seal_bare(number: int) -> bytes:

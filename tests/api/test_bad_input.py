@@ -9,7 +9,7 @@ import pytest
 
 from strongroom.api.routing import MAX_BODY_BYTES
 from strongroom.assembly import App
-from strongroom.database.catalogue import SEALED_TABLES, row_bytes
+from strongroom.database.catalogue import OPENED_FOR, SEALED_TABLES, row_bytes
 from tests.api.paying import ORDERS, codes, instruction, make_account, make_order, order, refusal
 from tests.fixtures.platform import Client
 from tests.payments.world import World
@@ -172,7 +172,9 @@ async def everything(world: World) -> bytes:
                 row = row_bytes(table, values[len(sealed.columns) :], op.cipher.index)
                 parts.append(shown.encode())
                 parts += [
-                    op.cipher.open(table, column, row, envelope)
+                    op.cipher.for_purpose(next(iter(OPENED_FOR.get((table, column), {""})))).open(
+                        table, column, row, envelope
+                    )
                     for column, envelope in zip(sealed.columns, values, strict=False)
                     if envelope is not None
                 ]

@@ -200,6 +200,7 @@ async def test_all_keys_are_listed_without_their_values(keys: Keys) -> None:
         ("customer", "seal", 1, 1),
         ("platform", "index", 1, 1),
         ("platform", "seal", 1, 1),
+        ("platform", "search", 1, 1),
     ]
     assert body["rotation"] is None
 
@@ -247,6 +248,15 @@ async def test_rotating(keys: Keys, layer: str, key: str) -> None:
     assert (await keys.tenant.get(f"/v1/customer-vault/c-1/financial-instrument/{instrument}")).status_code == 200
 
 
+async def test_rotating_the_search_key(keys: Keys) -> None:
+    assert refusal(await keys.rotate("customer", "search")) == (400, ["KEY_NOT_FOUND"])
+    begun = (await keys.rotate("platform", "search")).json()
+    assert (begun["kind"], begun["version"], begun["status"]) == ("re-index", 2, "RUNNING")
+    assert (await keys.client.get(begun["_links"]["self"]["href"])).json()["total"] is None
+    await keys.finish()
+    assert (await keys.client.get(begun["_links"]["self"]["href"])).json()["status"] == "DONE"
+
+
 async def test_what_is_wrong_with_a_rotation(keys: Keys) -> None:
     assert refusal(await keys.post("/rotations", {})) == (400, ["LAYER_IS_REQUIRED", "KEY_IS_REQUIRED"])
     assert refusal(await keys.rotate("x", "y")) == (400, ["LAYER_NOT_RECOGNISED", "KEY_NOT_RECOGNISED"])
@@ -290,7 +300,7 @@ async def test_a_request_that_is_being_worked_on_is_not_begun_twice(keys: Keys, 
 async def test_a_request_that_was_cut_off_stays_in_flight(keys: Keys, elsewhere: Elsewhere) -> None:
     """Nobody knows how far it came, so the same key is neither answered nor carried out again; another one is."""
     await attach(keys, elsewhere)
-    elsewhere.delay_s, asked, header = 1.0, elsewhere.asked, {"Idempotency-Key": "cut off"}
+    elsewhere.delay_s, asked, header = 1.0, elsewhere.asked, {"Idempotency-Key": "cut-off"}
     request = asyncio.create_task(keys.client.post(f"{keys.base}/customer/test", headers=header))
     for _ in range(1000):
         if elsewhere.asked > asked:
@@ -530,6 +540,19 @@ async def test_who_may(keys: Keys) -> None:
         for client in (reader, nobody):
             assert refusal(await keys.post(path, {}, by=client)) == (403, ["FORBIDDEN"])
     assert (await keys.rotate("customer", "scope", by=keys.colleague)).status_code == 202
+
+
+async def test_a_deleted_key_is_good_for_nothing(keys: Keys) -> None:
+    """Not even for what needs no look into the database, or is refused anyway."""
+    await keys.get(by=keys.colleague)
+    base = f"/v1/{'tenant' if keys.client is keys.tenant else 'account'}/keys"
+    assert (await keys.client.delete(f"{base}/{keys.colleague.public_key}")).status_code == 204
+    for path in ("/holders", "/nobody", "/rotations/x"):
+        answer = await keys.colleague.get(keys.base + path)
+        assert refusal(answer) == (401, ["TOKEN_REVOKED"])
+    for path in ("/rotations", "/imports/x", "/customer/attach", "/customer/destroy"):
+        answer = await keys.colleague.post(keys.base + path, {})
+        assert refusal(answer) == (401, ["TOKEN_REVOKED"])
 
 
 async def test_another_accounts_tenant_is_not_there(keys: Keys) -> None:

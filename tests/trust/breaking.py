@@ -89,13 +89,7 @@ class TalkativeCipher(PassingOn):
 
 def clear_keyring(*columns: str) -> type[Keyring]:
     """A keyring whose ciphers leave these columns in clear; all of them when none is named."""
-
-    class ClearKeyring(Keyring):
-        def find(self, region: str, scope: UUID, epoch: int) -> Cipher | None:
-            found = super().find(region, scope, epoch)
-            return found and ClearCipher(found, frozenset(columns) or None)
-
-    return ClearKeyring
+    return keyring_of(lambda found: ClearCipher(found, frozenset(columns) or None))
 
 
 def keyring_of(cipher: Callable[[Cipher], Cipher]) -> type[Keyring]:

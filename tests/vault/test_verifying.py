@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -10,7 +12,9 @@ import pytest
 
 from strongroom.access import Permission
 from strongroom.database import Operation
+from strongroom.kernel.clock import ManualClock
 from strongroom.kernel.errors import Forbidden
+from strongroom.kernel.secret import Secret
 from strongroom.vault import Layer, Verified, _walking, count_sealed, verify_scope, verifying
 from strongroom.vault._walking import SealedRow, count_envelopes, read_batch
 from strongroom.vault.holders.contract import Reason
@@ -41,7 +45,7 @@ async def test_every_field_is_opened_in_batches(owner: Owner, monkeypatch: pytes
     assert sum(platform.values()) == envelopes
     assert customer == {"financial_instruments": 5}
     [(_, _, detail)] = await owner.actions("key.verify")
-    assert detail == f"opened={envelopes} away=0 broken=0"
+    assert detail == f"opened={envelopes} away=0 lost=0 broken=0"
 
 
 async def test_what_needs_a_key_that_is_away_is_counted_apart(owner: Owner, elsewhere: Elsewhere) -> None:
@@ -53,6 +57,20 @@ async def test_what_needs_a_key_that_is_away_is_counted_apart(owner: Owner, else
     verified = await verify(owner)
     assert (verified.away, verified.findings) == (1, [])
     assert verified.opened >= 3
+
+
+async def test_what_was_under_a_destroyed_key_is_lost_and_not_broken(owner: Owner, clock: ManualClock) -> None:
+    await owner.put_account("C-1")
+    await owner.desk.ask_to_destroy(owner.first, owner.scope)
+    await owner.desk.approve_destroying(owner.second, owner.scope)
+    clock.advance(timedelta(days=7))
+    await owner.desk.tend(owner.scope)
+    verified = await verify(owner)
+    assert (verified.away, verified.lost, verified.findings) == (1, 0, [])
+    await owner.desk.bring(owner.first, owner.scope, Secret(os.urandom(32)))
+    await owner.put_account("C-2")
+    verified = await verify(owner)
+    assert (verified.away, verified.lost, verified.findings) == (0, 1, [])
 
 
 async def test_fields_of_another_row_or_tenant_are_found(owner: Owner) -> None:

@@ -42,7 +42,7 @@ class ScopeKeyBody(msgspec.Struct, rename=wire_name):
 
 
 class DataKeyBody(msgspec.Struct, rename=wire_name):
-    """A version of a data key: it seals fields, or makes keyed hashes for looking things up (`index`)."""
+    """A version of a data key: it seals fields (`seal`), or makes keyed hashes (`index` of ids, `search`)."""
 
     layer: str
     version: int
@@ -55,7 +55,8 @@ class DataKeyBody(msgspec.Struct, rename=wire_name):
 
 
 class RotationBody(msgspec.Struct, rename=wire_name):
-    """A rotation: `rewrap` wraps data keys under a new scope key, `re-encrypt` seals fields under a new data key.
+    """A rotation: `rewrap` wraps data keys under a new scope key, `re-encrypt` seals fields under a new data key,
+    `re-index` indexes them under a new search key.
 
     `version` is of that new key. `seen` and `done` count data keys or fields: those looked at, those changed. A
     re-encryption is over after a pass that found nothing more to do, so `seen` comes to about twice `total`, which is
@@ -117,7 +118,7 @@ class HoldersBody(msgspec.Struct, rename=wire_name):
 
 
 class RotationRequest(msgspec.Struct, rename=wire_name):
-    """What to rotate: the scope key or the data key of a layer."""
+    """What to rotate: the `scope` key or the `data` key of a layer, or the platform layer's `search` key."""
 
     layer: str
     key: str

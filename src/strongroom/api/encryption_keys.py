@@ -61,7 +61,7 @@ MAX_REFERENCE: Final = 512
 MAX_WRAPPED: Final = 2_000
 """Characters of a wrapped key in base64; one that is right has at most 736."""
 _LAYERS: Final = tuple(layer.value for layer in Layer)
-_ROTATED: Final = ("scope", "data")
+_ROTATED: Final = ("scope", "data", "search")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,7 +137,7 @@ async def _get_rotation(place: _Place) -> Reply:
         total = None
         if not work.is_done and work.kind == "re-encrypt":
             total = sum((await count_sealed(op, Layer.PLATFORM)).values())
-        elif not work.is_done:
+        elif not work.is_done and work.kind == "rewrap":
             total = sum(key.layer is work.layer for key in (await list_keys(op)).data_keys)
     return Reply(200, place.rotation(work, total))
 
@@ -147,8 +147,13 @@ async def _rotate(place: _Place) -> Reply:
     layer = found.choice(source, "layer", "LAYER", _LAYERS)
     key = found.choice(source, "key", "KEY", _ROTATED)
     found.check()
-    rotate = place.desk.rotate_scope_key if key == "scope" else place.desk.rotate_data_key
-    return Reply(202, place.rotation(await rotate(place.call.actor, place.scope, Layer(layer))))
+    desk, actor, scope = place.desk, place.call.actor, place.scope
+    if key == "search":
+        if Layer(layer) is not Layer.PLATFORM:
+            raise _no_key()
+        return Reply(202, place.rotation(await desk.rotate_search_key(actor, scope)))
+    rotate = desk.rotate_scope_key if key == "scope" else desk.rotate_data_key
+    return Reply(202, place.rotation(await rotate(actor, scope, Layer(layer))))
 
 
 async def _stop_rotation(place: _Place) -> Reply:
@@ -296,6 +301,8 @@ def _called(handler: _Handler, base: str) -> CallHandler:
             assert actor.account_id is not None  # noqa: S101  # a route with a token
             scope = Scope(account=actor.account_id, tenant=actor.tenant_id)
         place = _Place(call=call, scope=scope, base=base.format_map(call.path))
+        async with place.operation():
+            pass  # Whoever asks with a key that was deleted is told so before anything else.
         return await idempotency.once_around(call, place.operation, lambda: handler(place))
 
     return called
@@ -341,7 +348,7 @@ _ROTATIONS: Final = (
     _Row(
         method="POST",
         path="/rotations",
-        summary="Put a new key in the place of a layer's scope key or data key",
+        summary="Put a new key in the place of a layer's scope key or data key, or of the search key",
         handler=_rotate,
         request=RotationRequest,
         replies={202: RotationBody},

@@ -26,6 +26,7 @@ from strongroom.audit import Entry, record_many
 from strongroom.database import Coalescer, Operation
 from strongroom.kernel.actors import Actor
 from strongroom.kernel.errors import (
+    Broken,
     Failure,
     Forbidden,
     Invalid,
@@ -149,6 +150,13 @@ class Surface:
             return await route.call(call)
         assert route.operation is not None  # noqa: S101  # Route holds exactly one of the two
         operation: Operation
+        try:
+            async with call.operation() as operation:
+                return await idempotency.once(operation, call, route.operation)
+        except Broken as error:
+            # What was sealed by a key that came after this operation had begun opens in another one.
+            if error.code != "ENVELOPE_BROKEN":
+                raise
         async with call.operation() as operation:
             return await idempotency.once(operation, call, route.operation)
 

@@ -86,7 +86,13 @@ def verified_as_data(scope: Scope, verified: Verified) -> dict[str, Any]:
         {"table": found.table, "column": found.column, "row": found.row, "code": found.code}
         for found in verified.findings
     ]
-    return {**scope_as_data(scope), "opened": verified.opened, "away": verified.away, "broken": findings}
+    return {
+        **scope_as_data(scope),
+        "opened": verified.opened,
+        "away": verified.away,
+        "lost": verified.lost,
+        "broken": findings,
+    }
 
 
 def overview_table(rows: Sequence[tuple[Scope, Keys, Work | None]], now: datetime) -> Table:

@@ -20,11 +20,11 @@ from strongroom.kernel.config import Environment
 
 if TYPE_CHECKING:
     from strongroom.assembly import App
-    from strongroom.vault import Scope, Verified, Work
+    from strongroom.vault import Layer, Scope, Verified, Work
     from strongroom.vault.holders import KeyImport
 
 LayerName = Literal["platform", "customer"]
-Rotated = Literal["scope", "data"]
+Rotated = Literal["scope", "data", "search"]
 Algorithm = Literal["RSA_AES_KEY_WRAP_SHA_256", "RSAES_OAEP_SHA_256"]
 AWAY: Final = 3
 """Exit status of `verify` when nothing is broken, but a key is away, so that not everything could be looked at."""
@@ -105,7 +105,9 @@ def rotate(
     tenant: Tenant = None,
     account: Account = None,
     layer: Annotated[LayerName, typer.Option("--layer", help="Whose layer of encryption.")],
-    key: Annotated[Rotated, typer.Option("--key", help="The key that wraps data keys, or the one that seals fields.")],
+    key: Annotated[
+        Rotated, typer.Option("--key", help="What wraps data keys, what seals fields, or what indexes fields.")
+    ],
     yes: Yes = False,
     wait: Wait = True,
     as_json: AsJson = False,
@@ -115,10 +117,13 @@ def rotate(
 ) -> None:
     """Put a new key in the place of the one in use. Everything goes on meanwhile."""
     from strongroom.cli.key_views import describe_counts
+    from strongroom.kernel.errors import Failure, Invalid
     from strongroom.vault import Layer, count_sealed, get_scope_key, list_keys
 
     async def act(app: App) -> None:
         scope, chosen = await _scope(app, tenant, account), Layer(layer)
+        if key == "search" and chosen is not Layer.PLATFORM:
+            raise Invalid(Failure("SEARCH_KEY_IS_THE_PLATFORMS", "The search key is of --layer platform."))
         async with app.operation(who(), account=scope.account, tenant=scope.tenant) as op:
             current, keys = await get_scope_key(op, chosen), await list_keys(op)
             counts = await count_sealed(op, Layer.PLATFORM if key == "data" else chosen)
@@ -127,6 +132,10 @@ def rotate(
             said = f"the {layer} scope key, version {current.version} ({current.source}), gives way to a new one, made "
             said += f"and kept here. {wrapped} data keys are wrapped again; no field is touched."
             amount = wrapped
+        elif key == "search":
+            said = "a new key indexes what customers are searched by from now on; entries under the old one are made "
+            said += "again, and found all the while."
+            amount = 0
         else:
             said = (
                 f"A new data key of the {layer} layer seals from now on. {describe_counts(counts)} are looked at, and "
@@ -136,9 +145,8 @@ def rotate(
         if not yes:
             _plan(scope, said, as_json=as_json, dataKeys=wrapped, fields=counts)
             return
-        desk = app.key_desk
-        begin = desk.rotate_scope_key if key == "scope" else desk.rotate_data_key
-        await _see_through(app, scope, await begin(who(), scope, chosen), amount, wait=wait, as_json=as_json)
+        work = await _rotate(app, scope, chosen, key)
+        await _see_through(app, scope, work, amount or None, wait=wait, as_json=as_json)
 
     run(act, data_dir, environment, database)
 
@@ -396,10 +404,12 @@ def verify(
             output.print(f"{finding.code}: {scope_name(scope)}, {where}", style="red", markup=False)
         if len(broken) > SHOWN:
             output.print(f"… and {len(broken) - SHOWN:,} more; --json names all.", style="red")
-        opened = sum(verified.opened for _, verified in found)
+        opened, lost = sum(each.opened for _, each in found), sum(each.lost for _, each in found)
         output.print(
             f"{opened:,} fields open, {len(broken):,} don't, {away:,} couldn't be looked at: their key is away."
         )
+        if lost:
+            output.print(f"{lost:,} were under a key that was destroyed since.")
     if broken or away:
         raise typer.Exit(1 if broken else AWAY)
 
@@ -435,7 +445,17 @@ async def _tell_key(app: App, scope: Scope, said: str, *, as_json: bool) -> None
     tell(as_json, scope_key_as_data(key), said)
 
 
-async def _see_through(app: App, scope: Scope, work: Work, amount: int, *, wait: bool, as_json: bool) -> None:
+async def _rotate(app: App, scope: Scope, layer: Layer, key: Rotated) -> Work:
+    match key:
+        case "scope":
+            return await app.key_desk.rotate_scope_key(who(), scope, layer)
+        case "data":
+            return await app.key_desk.rotate_data_key(who(), scope, layer)
+        case "search":
+            return await app.key_desk.rotate_search_key(who(), scope)
+
+
+async def _see_through(app: App, scope: Scope, work: Work, amount: int | None, *, wait: bool, as_json: bool) -> None:
     """Do a rotation's work with everybody else who does, until it has ended."""
     from strongroom.assembly import SPLITS
     from strongroom.cli.key_views import scope_name, work_as_data

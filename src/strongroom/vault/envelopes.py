@@ -175,6 +175,16 @@ class ScopeCipher:
         outer, inner = self._places.get((table, column)) or self._place(table, column)
         if inner is not None:
             self._check_purpose(table, column)
+        return self._opened(table, column, row, envelope, outer=outer, inner=inner)
+
+    def check(self, table: str, column: str, row: bytes, envelope: bytes) -> None:
+        """Go on only if it opens. Raises as `open`, but for want of a purpose: nobody gets to see the content."""
+        outer, inner = self._places.get((table, column)) or self._place(table, column)
+        self._opened(table, column, row, envelope, outer=outer, inner=inner)
+
+    def _opened(
+        self, table: str, column: str, row: bytes, envelope: bytes, *, outer: bytes, inner: bytes | None
+    ) -> bytes:
         opened = self._platform.open(outer, row, envelope)
         if opened is None:
             if envelope[:1] == _FIRST:

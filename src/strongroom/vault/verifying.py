@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 from strongroom.access import Permission, require
 from strongroom.audit import record
 from strongroom.database import Databases, Operation
-from strongroom.database.catalogue import SEALED_TABLES
+from strongroom.database.catalogue import SEALED_TABLES, SENSITIVE
 from strongroom.kernel.actors import Actor
 from strongroom.kernel.errors import Broken, Unavailable
 from strongroom.vault import _walking
+from strongroom.vault.envelopes import ScopeCipher
 from strongroom.vault.records import Scope
 from strongroom.vault.work import BATCH
 
@@ -31,16 +32,20 @@ class Finding:
 
 @dataclass(slots=True, kw_only=True)
 class Verified:
-    """How the fields of a scope fared so far. `away` counts those whose key can't be used now."""
+    """How the fields of a scope fared so far.
+
+    `away` counts those whose key can't be used now (it may be back), `lost` those under a key that was destroyed.
+    """
 
     opened: int = 0
     away: int = 0
+    lost: int = 0
     findings: list[Finding] = field(default_factory=list)
 
     @property
     def seen(self) -> int:
         """All of them."""
-        return self.opened + self.away + len(self.findings)
+        return self.opened + self.away + self.lost + len(self.findings)
 
 
 async def verify_scope(
@@ -56,17 +61,18 @@ async def verify_scope(
         position, is_last = "", False
         while not is_last:
             found, following = await _look_at(databases, actor, scope, table=table, position=position)
-            if found.findings:
+            if found.findings or found.lost:
                 # Sealed by a key younger than the operation, perhaps, so look again with all that there are now.
                 found, following = await _look_at(databases, actor, scope, table=table, position=position)
             total.opened += found.opened
             total.away += found.away
+            total.lost += found.lost
             total.findings += found.findings
             if progress is not None:
                 progress(total)
             position, is_last = following, not following
     async with databases.operation(actor, account=scope.account, tenant=scope.tenant) as op:
-        detail = f"opened={total.opened} away={total.away} broken={len(total.findings)}"
+        detail = f"opened={total.opened} away={total.away} lost={total.lost} broken={len(total.findings)}"
         await record(op, "key.verify", "key", scope.id, detail=detail)
     return total
 
@@ -86,12 +92,24 @@ async def _look_at(
 
 
 def _open(op: Operation, found: Verified, row: _walking.SealedRow, *, table: str, column: str, envelope: bytes) -> None:
+    cipher = op.cipher
+    assert isinstance(cipher, ScopeCipher)  # noqa: S101  # a scope with rows has keys
     try:
-        op.cipher.open(table, column, row.row, envelope)
+        cipher.check(table, column, row.row, envelope)
     except Unavailable:
         found.away += 1
     except Broken as error:
+        if _is_lost(cipher, row, table=table, column=column, envelope=envelope):
+            found.lost += 1
+            return
         shown = " ".join(value.hex() if isinstance(value, bytes) else str(value) for value in row.key)
         found.findings.append(Finding(table=table, column=column, row=shown, code=error.code))
     else:
         found.opened += 1
+
+
+def _is_lost(cipher: ScopeCipher, row: _walking.SealedRow, *, table: str, column: str, envelope: bytes) -> bool:
+    try:
+        return (table, column) in SENSITIVE and cipher.is_lost(table, column, row.row, envelope)
+    except Broken:
+        return False

@@ -35,7 +35,7 @@ from strongroom.trust.routes import path_of
 from strongroom.trust.stage import PROVER, Seat, Stage, stage
 from strongroom.trust.verdicts import Figure, Findings
 from strongroom.trust.workbench import AdminConnection, Endpoint, Workbench
-from strongroom.vault import Layer
+from strongroom.vault import Layer, Scope, run_work
 from strongroom.vault.work import begin_work
 
 OUTSIDE: Final = frozenset({"due_work"})
@@ -61,7 +61,7 @@ _NOT_FURNISHED: Final = frozenset({"GET /v1/schemes/collect/{schemeId}/published
 """What even the owner has not got: production has no app yet that collects, so no collect scheme can be published."""
 _NEVER_SHARED: Final = (
     "jobId", "schemeId", "draftId", "id", "financialInstrumentId", "transactionId", "tenantId", "publicKey",
-    "statementId",
+    "statementId", "rotationId",
 )  # fmt: skip
 """Path parameters that are ids: somebody else's is never anything of one's own."""
 _QUERIES: Final = {"GET /v1/customer-vault": "?customerRef={customerRef}"}
@@ -186,6 +186,8 @@ async def _furnish(bench: Workbench, scene: Stage) -> _Belongings:
     asked = {"fields": ["iban"], "purpose": "customer-service", "reason": word}
     await caller.done("POST", f"/v1/customer-vault/{customer}/open", asked)
     transaction = await _plant_transaction(bench, seat)
+    rotation = await _rotate_keys(bench, caller, Scope(account=seat.account_id, tenant=seat.tenant_id))
+    account_rotation = await _rotate_keys(bench, await scene.account_caller(seat), Scope(account=seat.account_id))
     async with bench.databases.operation(PROVER, tenant=seat.tenant_id) as op:
         await raise_alert(op, "prove", "check", word, detail="", again_after=timedelta(0))
     return _Belongings(
@@ -206,12 +208,25 @@ async def _furnish(bench: Workbench, scene: Stage) -> _Belongings:
             "appId": SEPA_CREDIT_TRANSFER,
             "tenantId": str(seat.tenant_id),
             "publicKey": str(seat.key.public_key),
+            "layer": Layer.PLATFORM.value,
+            "version": "1",
+            "rotationId": rotation,
+            "accountRotationId": account_rotation,
         },
         words=[
-            word, scheme_id, draft_id, instrument["id"], str(transaction), job["jobId"],
+            word, scheme_id, draft_id, instrument["id"], str(transaction), job["jobId"], rotation, account_rotation,
             str(seat.tenant_id), str(seat.account_id), str(seat.key.public_key), str(seat.account_key.public_key),
         ],
     )  # fmt: skip
+
+
+async def _rotate_keys(bench: Workbench, caller: Caller, scope: Scope) -> str:
+    """A rotation of the caller's scope key, done at once; its id."""
+    level = "account" if scope.tenant is None else "tenant"
+    wanted = {"layer": Layer.PLATFORM.value, "key": "scope"}
+    begun = await caller.done("POST", f"/v1/{level}/encryption-keys/rotations", wanted)
+    await run_work(bench.databases, bench.keyring, scope)
+    return str(begun["rotationId"])
 
 
 def _instruction(
@@ -330,6 +345,8 @@ def _path(endpoint: Endpoint, belongings: _Belongings, *, account_keys: Seat) ->
         known |= {"schemeId": known["collectSchemeId"], "draftId": known["collectDraftId"]}
     if endpoint.path.startswith("/v1/account/keys"):
         known["publicKey"] = str(account_keys.account_key.public_key)
+    if endpoint.path.startswith("/v1/account/encryption-keys"):
+        known["rotationId"] = known["accountRotationId"]
     return path_of(endpoint, **known) + _QUERIES.get(str(endpoint), "").format_map(known)
 
 
