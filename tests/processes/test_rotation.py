@@ -31,6 +31,8 @@ FAR_OFF = "2099-12-31"
 FIELDS_A_LINE = 4
 """An instruction, a customer, and both parts of an account."""
 LINES_AT_ONCE = 5_000
+DATA_KEYS_EACH = 4
+"""A tenant's, in both layers: for sealing twice, for ids, and for look-ups."""
 
 
 @pytest.fixture
@@ -137,7 +139,7 @@ async def reencrypt(server: Server, *, fields: int) -> tuple[Work, float, Told]:
 
 async def test_five_thousand_fields_under_load_killed_in_the_middle(server: Server) -> None:
     _, _, told = await reencrypt(server, fields=5_000)
-    assert set(told.statuses) == {"202", "204", "200"} or set(told.statuses) == {"202", "200"}
+    assert set(told.statuses) == {"202", "200"}
 
 
 @pytest.mark.soak
@@ -156,7 +158,7 @@ async def rewrap(server: Server, *, data_keys: int) -> float:
     account = AccountId(UUID(payer.caller.account_id))
     async with opened(installation_of(server)) as app:
         scopes = [scope_of(payer)]
-        for number in range(data_keys // 3 - 1):
+        for number in range(data_keys // DATA_KEYS_EACH - 1):
             scopes.append(Scope(account=account, tenant=await new_tenant(app, account, number)))
         stop = asyncio.Event()
         told = asyncio.create_task(traffic(payer, stop))
@@ -170,7 +172,7 @@ async def rewrap(server: Server, *, data_keys: int) -> float:
                 done += work.done
         took_s = time.monotonic() - began
         stop.set()
-        assert done == len(scopes) * 3
+        assert done == len(scopes) * DATA_KEYS_EACH
     assert not [said for said in (await told).statuses if not said.startswith("20")]
     return done / took_s
 
@@ -191,7 +193,7 @@ async def new_tenant(app: App, account: AccountId, number: int) -> TenantId:
 
 
 async def test_data_keys_of_fifty_tenants_under_load(server: Server) -> None:
-    assert await rewrap(server, data_keys=150) > 0
+    assert await rewrap(server, data_keys=200) > 0
 
 
 @pytest.mark.soak
