@@ -136,7 +136,7 @@ async def test_when_the_work_is_stopped_nobody_waits_for_ever(
     ledger.gate.clear()
     tasks = [asyncio.create_task(coalescer.submit("a", number)) for number in range(6)]
     await asyncio.sleep(0.01)
-    [work] = [task for task in asyncio.all_tasks() if "_work" in repr(task)]
+    [work] = [task for task in asyncio.all_tasks() if task.get_coro().__qualname__ == "Coalescer._work"]
     work.cancel()
     verdicts = await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), timeout=5)
     assert all(isinstance(verdict, asyncio.CancelledError) for verdict in verdicts)
