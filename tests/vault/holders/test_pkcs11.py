@@ -33,9 +33,19 @@ async def holder(hsm: Hsm) -> AsyncIterator[Pkcs11Holder]:
     await found.close()
 
 
+EARLIER: set[int] = set()
+
+
+@pytest.fixture(autouse=True)
+def _earlier() -> None:
+    """Notes which processes there are already: other tests' platforms may hold tokens as long as the run lasts."""
+    EARLIER.update(child.pid for child in psutil.Process().children())
+
+
 def children() -> list[psutil.Process]:
-    """The processes of tokens that run; one that was killed may still wait to be noticed."""
-    running = [child for child in psutil.Process().children() if child.status() != psutil.STATUS_ZOMBIE]
+    """The processes of tokens that this test started; one that was killed may still wait to be noticed."""
+    found = [child for child in psutil.Process().children() if child.pid not in EARLIER]
+    running = [child for child in found if child.status() != psutil.STATUS_ZOMBIE]
     return [child for child in running if any("_token.py" in part for part in child.cmdline())]
 
 
