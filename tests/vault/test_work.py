@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from datetime import timedelta
 from uuid import UUID
 
 import msgspec
@@ -15,6 +16,7 @@ from strongroom.assembly import SPLITS
 from strongroom.database import Operation
 from strongroom.database.catalogue import OPENED_FOR, SEALED_TABLES
 from strongroom.database.databases import url_of
+from strongroom.kernel.clock import ManualClock
 from strongroom.kernel.errors import Broken, StrongroomError, Unavailable
 from strongroom.kernel.secret import Secret
 from strongroom.payments.customers import get_customer, put_details
@@ -150,6 +152,35 @@ async def test_under_load_no_request_fails_and_nothing_stays_behind(
     assert count > 10
     assert set().union(*(await outer_versions(owner)).values()) == {NEW}
     await all_is_well(owner, instruments)
+
+
+@pytest.mark.parametrize("is_renewed", [False, True])
+async def test_what_a_destroyed_key_took_along_holds_up_no_rotation(
+    owner: Owner, clock: ManualClock, is_renewed: bool
+) -> None:
+    """What is lost stays lost, sealed anew outside only; the rest is sealed anew as ever."""
+    lost = await furnish(owner)
+    await owner.desk.ask_to_destroy(owner.first, owner.scope)
+    await owner.desk.approve_destroying(owner.second, owner.scope)
+    clock.advance(timedelta(days=7))
+    await owner.desk.tend(owner.scope)
+    if is_renewed:
+        await owner.desk.bring(owner.first, owner.scope, Secret(os.urandom(32)))
+        await owner.finish()
+        kept = await owner.put_account("C-new")
+    for layer in Layer if is_renewed else (Layer.PLATFORM,):
+        await owner.desk.rotate_data_key(owner.first, owner.scope, layer)
+        done = await owner.desk.tend(owner.scope, SPLITS)
+        assert done is not None
+        assert done.is_done
+    assert set().union(*(await outer_versions(owner)).values()) == {NEW}
+    for instrument in lost:
+        with pytest.raises(StrongroomError) as refused:
+            await owner.iban(instrument)
+        assert refused.value.code == "KEY_UNAVAILABLE"
+        assert refused.value.failures[0].values["reason"] == "GONE"
+    if is_renewed:
+        assert await owner.iban(kept) == IBAN
 
 
 async def test_it_goes_on_where_it_stopped(owner: Owner, elsewhere: Elsewhere, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,6 +24,7 @@ from strongroom.database.catalogue import OPENED_FOR, SENSITIVE
 from strongroom.kernel.errors import Broken, Failure, Forbidden
 from strongroom.kernel.secret import Secret
 from strongroom.vault.blind import BlindIndexes
+from strongroom.vault.holders.contract import KeyUnavailable, Reason
 
 FORMAT: Final = 2
 COMMITMENT_BYTES: Final = 16
@@ -129,7 +130,7 @@ class CustomerLayer(Protocol):
 
     @property
     def newest(self) -> int:
-        """The version of its data key that seals, whether or not it can be used now."""
+        """The version of its data key that seals, whether or not it can be used now; 0 when all are destroyed."""
         ...
 
     def cipher(self) -> LayerCipher:
@@ -191,7 +192,10 @@ class ScopeCipher:
                 # From before there were layers; re-encryption ends them.
                 opened = self._platform.open_first(self._first_context(table, column), row, envelope)
         elif inner is not None:
-            opened = self._inner(table, column).open(inner, row, opened)
+            cipher = self._inner(table, column)
+            if self._is_lost(table, column, opened):
+                raise KeyUnavailable("none", Reason.GONE, "it was destroyed, and with it what it sealed")
+            opened = cipher.open(inner, row, opened)
         if opened is None:
             raise broken(table, column)
         return opened
@@ -209,7 +213,8 @@ class ScopeCipher:
         """The same content under the newest data keys; None when it is sealed by them already.
 
         The customer's key is needed only for what is sealed by an older data key of the customer's layer, or was never
-        sealed under it. Nobody gets to see the content, so no purpose is needed. Raises as `open`.
+        sealed under it. What is lost with a destroyed key is left as it is inside. Nobody gets to see the content, so
+        no purpose is needed. Raises as `open`.
         """
         outer, inner = self._places.get((table, column)) or self._place(table, column)
         if envelope[:1] == _FIRST:
@@ -223,7 +228,8 @@ class ScopeCipher:
         content = self._platform.open(outer, row, envelope)
         if content is None:
             raise broken(table, column)
-        if inner is not None and self._customer is not None and version_of(content) != self._customer.newest:
+        is_behind = self._customer is not None and version_of(content) != self._customer.newest
+        if inner is not None and is_behind and not self._is_lost(table, column, content):
             cipher = self._inner(table, column)
             opened = cipher.open(inner, row, content)
             if opened is None:
@@ -244,7 +250,14 @@ class ScopeCipher:
         content = self._platform.open(outer, row, envelope)
         if content is None:
             raise broken(table, column)
-        return version_of(content) not in self._inner(table, column).versions
+        return self._is_lost(table, column, content)
+
+    def _is_lost(self, table: str, column: str, content: bytes) -> bool:
+        """The same of an inner envelope. A version newer than the newest known is no such thing: it came meanwhile."""
+        if self._customer is not None and not self._customer.newest:
+            return True
+        cipher = self._inner(table, column)
+        return (version := version_of(content)) not in cipher.versions and version < max(cipher.versions)
 
     def index(self, table: str, column: str, value: str) -> bytes:
         """See `kernel.cipher.Cipher.index`: HMAC-SHA-256 (RFC 2104) under a key of the column, first 16 bytes."""

@@ -96,11 +96,12 @@ def _open(op: Operation, found: Verified, row: _walking.SealedRow, *, table: str
     assert isinstance(cipher, ScopeCipher)  # noqa: S101  # a scope with rows has keys
     try:
         cipher.check(table, column, row.row, envelope)
-    except Unavailable:
-        found.away += 1
-    except Broken as error:
+    except (Unavailable, Broken) as error:
         if _is_lost(cipher, row, table=table, column=column, envelope=envelope):
             found.lost += 1
+            return
+        if isinstance(error, Unavailable):
+            found.away += 1
             return
         shown = " ".join(value.hex() if isinstance(value, bytes) else str(value) for value in row.key)
         found.findings.append(Finding(table=table, column=column, row=shown, code=error.code))
@@ -111,5 +112,5 @@ def _open(op: Operation, found: Verified, row: _walking.SealedRow, *, table: str
 def _is_lost(cipher: ScopeCipher, row: _walking.SealedRow, *, table: str, column: str, envelope: bytes) -> bool:
     try:
         return (table, column) in SENSITIVE and cipher.is_lost(table, column, row.row, envelope)
-    except Broken:
+    except (Unavailable, Broken):
         return False
