@@ -14,7 +14,7 @@ from __future__ import annotations
 import hmac
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -36,6 +36,7 @@ from strongroom.vault.records import (
     DataKey,
     Keys,
     KeyState,
+    Purpose,
     Scope,
     ScopeKey,
     Source,
@@ -45,6 +46,7 @@ from strongroom.vault.records import (
 )
 from strongroom.vault.work import (
     KEEPER,
+    Kind,
     Progress,
     Split,
     Work,
@@ -63,6 +65,11 @@ DESTROY_DELAY: Final = timedelta(days=7)
 RETIRED_KEPT: Final = timedelta(days=35)
 """How long a scope key that wraps nothing any more is kept, for backups of the database from when it did."""
 MAX_REFERENCE: Final = 512
+_FOLLOWS: Final[Mapping[Purpose, tuple[str, Kind]]] = {
+    "seal": ("data-key", "re-encrypt"),
+    "search": ("search-key", "re-index"),
+}
+"""What the record calls a data key that is rotated, by purpose, and the work that follows. (`index` isn't rotated.)"""
 _TEST_CONTEXT: Final = b"strongroom key test"
 
 
@@ -120,47 +127,14 @@ class KeyDesk:
 
         Raises as `rotate_scope_key`, and errors.Unavailable (`KEY_UNAVAILABLE`).
         """
-        current = await self._look(actor, scope, layer)
-        async with self._operation(actor, scope) as op:
-            keys = await read_keys(op.connection, scope.id)
-        fresh = await self.keyring.new_data_key(scope, keys, layer)
-        async with self._operation(actor, scope) as op:
-            await _lock(op)
-            _expect(await self._changeable(op, layer), current)
-            await refuse_while_working(op)
-            await op.run(
-                "update data_keys set state = 'RETIRING' "
-                "where scope_id = %s and layer = %s and purpose = 'seal' and state = 'ACTIVE'",
-                scope.id,
-                layer.value,
-            )
-            await insert_data_key(op.connection, scope.id, fresh)
-            await record(op, "key.rotate", "data-key", scope.id, detail=f"{layer.value} version={fresh.version}")
-            return await begin_work(op, "re-encrypt", layer, fresh.version)
+        return await self._rotate(actor, scope, layer, "seal")
 
     async def rotate_search_key(self, actor: Actor, scope: Scope) -> Work:
         """Make a new key for a tenant's blind indexes; their entries are to be made again under it.
 
         Raises as `rotate_scope_key`, and errors.NotFound (`KEY_NOT_FOUND`) for an account.
         """
-        await self._look(actor, scope, Layer.PLATFORM)
-        async with self._operation(actor, scope) as op:
-            keys = await read_keys(op.connection, scope.id)
-        if not keys.data(Layer.PLATFORM, "search"):
-            raise _not_found()
-        fresh = await self.keyring.new_data_key(scope, keys, Layer.PLATFORM, purpose="search")
-        async with self._operation(actor, scope) as op:
-            await _lock(op)
-            await self._changeable(op, Layer.PLATFORM)
-            await refuse_while_working(op)
-            await op.run(
-                "update data_keys set state = 'RETIRING' "
-                "where scope_id = %s and purpose = 'search' and state = 'ACTIVE'",
-                scope.id,
-            )
-            await insert_data_key(op.connection, scope.id, fresh)
-            await record(op, "key.rotate", "search-key", scope.id, detail=f"version={fresh.version}")
-            return await begin_work(op, "re-index", Layer.PLATFORM, fresh.version)
+        return await self._rotate(actor, scope, Layer.PLATFORM, "search")
 
     async def attach(self, actor: Actor, scope: Scope, holder: str, reference: str) -> Work:
         """Put a key that is held elsewhere, and only used there, in the place of the customer's.
@@ -352,6 +326,30 @@ class KeyDesk:
                 await self.tend(scope, splits)
             except StrongroomError as error:
                 log.warning("keys.not_tended", scope=str(scope.id), code=error.code)
+
+    async def _rotate(self, actor: Actor, scope: Scope, layer: Layer, purpose: Purpose) -> Work:
+        """Put a new data key of this purpose in the place of the one in use, and begin what follows from that."""
+        current = await self._look(actor, scope, layer)
+        async with self._operation(actor, scope) as op:
+            keys = await read_keys(op.connection, scope.id)
+        if not keys.data(layer, purpose):
+            raise _not_found()
+        fresh = await self.keyring.new_data_key(scope, keys, layer, purpose=purpose)
+        async with self._operation(actor, scope) as op:
+            await _lock(op)
+            _expect(await self._changeable(op, layer), current)
+            await refuse_while_working(op)
+            await op.run(
+                "update data_keys set state = 'RETIRING' "
+                "where scope_id = %s and layer = %s and purpose = %s and state = 'ACTIVE'",
+                scope.id,
+                layer.value,
+                purpose,
+            )
+            await insert_data_key(op.connection, scope.id, fresh)
+            subject, kind = _FOLLOWS[purpose]
+            await record(op, "key.rotate", subject, scope.id, detail=f"{layer.value} version={fresh.version}")
+            return await begin_work(op, kind, layer, fresh.version)
 
     async def _look(self, actor: Actor, scope: Scope, layer: Layer, *, renew: bool = False) -> ScopeKey:
         """The layer's scope key, if it may be put aside now. `renew`: also when it is destroyed."""
