@@ -151,7 +151,10 @@ class Model:
                 self._learn(instruction, attempt, "UNCONFIRMED" if fate == "down" else attempt.be_asked())
 
     def _learn(self, instruction: Instruction, attempt: Attempt, word: str) -> None:
-        if attempt.status in {"SUCCESS", "FAILED", "PROCESSING" if word in {"PENDING", "UNCONFIRMED"} else word}:
+        # What says nothing new doesn't end the rest that came with the enquiry.
+        if attempt.status in {"SUCCESS", "FAILED", word}:
+            return
+        if attempt.status == "PROCESSING" and word in {"PENDING", "UNCONFIRMED"}:
             return
         attempt.status, instruction.status = {
             "SETTLED": ("SUCCESS", "COMPLETED"),
