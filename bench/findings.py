@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
@@ -37,20 +37,22 @@ class Plan:
 
 PER_ORDER = 100
 """Instructions in an order of the bulk row, as a batch of claims would be sent."""
-FULL = Plan(label="", seconds=10, few=10_000, many=1_000_000, bulk=200_000)
+FULL = Plan(label="", seconds=10, few=10_000, many=1_000_000, bulk=100_000)
 QUICK = Plan(label=" (quick)", seconds=5, few=1_000, many=20_000, bulk=20_000)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Findings:
-    """Everything that was measured, not yet set against goals. `created` is by number of connections."""
+    """Everything that was measured, not yet set against goals.
 
-    floor_before: float
-    floor_after: float
+    `floors`, `created` (by number of connections) and `batches` have an entry for each turn.
+    """
+
+    floors: Sequence[float]
     ordinary: Run
-    created: Mapping[int, Run]
+    created: Mapping[int, Sequence[Run]]
     at_half_load: Run
-    batches: Filled
+    batches: Sequence[Filled]
     bulk: Filled
     rate_with_few: float
     rate_with_many: float
@@ -74,20 +76,34 @@ def take(plan: Plan, folder: Path, *, say: Callable[[str], None]) -> Findings:
         say(f"{name}: {run.load.rate:,.0f} orders/s, p50 {run.load.p50_ms:.1f} ms, p99 {run.load.p99_ms:.1f} ms")
         return run
 
-    with floor.server(folder / "floor") as database:
-        floor_before = floor.measure(database, seconds=plan.seconds)
-        say(f"floor: {floor_before:,.0f} inserts/s")
-        with start_ordinary(database, folder) as target:
-            ordinary = creating(target, "ordinary", FEW_CONNECTIONS)
+    def fill_in_batches(target: Target, turn: int) -> Filled:
+        filled = fill(target, run=f"batches-{turn}", count=plan.bulk, per_order=PER_ORDER)
+        say(f"bulk, orders of {PER_ORDER}, {turn}: {filled.rate:,.0f} instructions/s")
+        return filled
 
-    with start_strongroom(folder / "new") as new:
-        created = {count: creating(new, f"create-{count}", count) for count in (FEW_CONNECTIONS, MANY_CONNECTIONS)}
-        half = created[FEW_CONNECTIONS].load.rate / 2
+    floors: list[float] = []
+    created: dict[int, list[Run]] = {FEW_CONNECTIONS: [], MANY_CONNECTIONS: []}
+    batches: list[Filled] = []
+    with floor.server(folder / "floor") as database, start_strongroom(folder / "new") as new:
+
+        def touch_the_floor() -> None:
+            floors.append(floor.measure(database, seconds=plan.seconds))
+            say(f"floor: {floors[-1]:,.0f} inserts/s")
+
+        # Turn and turn about, so that a change in the machine's mood meets all of them.
+        for turn in range(ROUNDS):
+            for count, runs in created.items():
+                touch_the_floor()
+                runs.append(creating(new, f"create-{count}-{turn}", count))
+            touch_the_floor()
+            batches.append(fill_in_batches(new, turn))
+        touch_the_floor()
+        half = mean(run.load.rate for run in created[FEW_CONNECTIONS]) / 2
         at_half_load = creating(new, "half-load", FEW_CONNECTIONS, rate=half)
         if at_half_load.load.rate < HELD * half:
             raise BenchError(f"half the load, {half:,.0f} orders/s, was set and not reached; is the machine busy?")
-        batches = fill(new, run="batches", count=plan.bulk, per_order=PER_ORDER)
-        say(f"bulk, orders of {PER_ORDER}: {batches.rate:,.0f} instructions/s")
+        with start_ordinary(database, folder) as target:
+            ordinary = creating(target, "ordinary", FEW_CONNECTIONS)
         memory = [resident_mib(process) for process in new.parts()["api"]]
         with_one, with_both, rewrapped, reencrypted = asyncio.run(measure_keys(folder / "new", plan.seconds))
         say(f"keys: {rewrapped:,.0f} data keys rewrapped and {reencrypted:,.0f} fields sealed anew a second")
@@ -98,7 +114,6 @@ def take(plan: Plan, folder: Path, *, say: Callable[[str], None]) -> Findings:
         fill(few, run="few", count=plan.few)
         bulk = fill(many, run="many", count=plan.many)
         say(f"bulk: {bulk.rate:,.0f} instructions/s")
-        # Turn and turn about, so that a change in the machine's mood meets both.
         turns = [
             (creating(few, f"few-{turn}", FEW_CONNECTIONS), creating(many, f"many-{turn}", FEW_CONNECTIONS))
             for turn in range(ROUNDS)
@@ -108,13 +123,8 @@ def take(plan: Plan, folder: Path, *, say: Callable[[str], None]) -> Findings:
     lookups_few, lookups_many = lookup.measure(folder / "lookups", (plan.few, plan.many))
     say(f"look-up among {plan.many:,} customers: {lookups_many.rate:,.0f}/s, p99 {lookups_many.p99_ms:.1f} ms")
 
-    with floor.server(folder / "floor") as database:
-        floor_after = floor.measure(database, seconds=plan.seconds)
-        say(f"floor: {floor_after:,.0f} inserts/s")
-
     return Findings(
-        floor_before=floor_before,
-        floor_after=floor_after,
+        floors=floors,
         ordinary=ordinary,
         created=created,
         at_half_load=at_half_load,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
@@ -58,8 +58,8 @@ class Row:
 
 
 def rows(found: Findings, plan: Plan) -> list[Row]:
-    """The figures and their goals. The floor is the mean of what pgbench reached before and after everything else."""
-    floor = mean((found.floor_before, found.floor_after))
+    """The figures and their goals. Floor and rates are means over the turns."""
+    floor = mean(found.floors)
 
     def orders(name: str, rate: float, *, least: float | None = None, floor: float = floor) -> Row:
         goal = None if least is None else Goal(bound="≥", limit=least)
@@ -69,14 +69,17 @@ def rows(found: Findings, plan: Plan) -> list[Row]:
         goal = None if most is None else Goal(bound="≤", limit=most)
         return Row(name=name + plan.label, value=value, unit=unit, goal=goal)
 
-    few, many = (found.created[count].load for count in (FEW_CONNECTIONS, MANY_CONNECTIONS))
+    few, many = (mean(run.load.rate for run in found.created[count]) for count in (FEW_CONNECTIONS, MANY_CONNECTIONS))
     half = found.at_half_load.load
     return [
-        plain("floor: pgbench, before", found.floor_before, "/s"),
-        plain("floor: pgbench, after", found.floor_after, "/s"),
-        orders(f"create order, {FEW_CONNECTIONS} connections", few.rate, least=0.20),
-        orders(f"create order, {MANY_CONNECTIONS} connections", many.rate, least=0.30),
-        orders(f"bulk, instructions, in orders of {PER_ORDER}", found.batches.rate, least=2.0),
+        plain("floor: pgbench, mean", floor, "/s"),
+        plain("floor: pgbench, slowest turn", min(found.floors), "/s"),
+        plain("floor: pgbench, fastest turn", max(found.floors), "/s"),
+        orders(f"create order, {FEW_CONNECTIONS} connections", few, least=0.20),
+        orders(f"create order, {MANY_CONNECTIONS} connections", many, least=0.30),
+        orders(
+            f"bulk, instructions, in orders of {PER_ORDER}", mean(filled.rate for filled in found.batches), least=2.0
+        ),
         orders("bulk, instructions, each an order of its own", found.bulk.rate),
         plain(f"create order, half the load ({half.rate:,.0f}/s): p99", half.p99_ms, "ms", most=25),
         orders(
@@ -183,11 +186,20 @@ def print_costs(found: Findings, console: Console) -> None:
 
 def _by_row(found: Findings) -> dict[str, Mapping[str, float]]:
     return {
-        **{f"create order, {connections} connections": run.cpu_us for connections, run in found.created.items()},
-        f"bulk, orders of {PER_ORDER}": found.batches.cpu_us,
+        **{
+            f"create order, {connections} connections": _each(run.cpu_us for run in runs)
+            for connections, runs in found.created.items()
+        },
+        f"bulk, orders of {PER_ORDER}": _each(filled.cpu_us for filled in found.batches),
         "bulk, an order each": found.bulk.cpu_us,
         f"the ordinary way, {FEW_CONNECTIONS} connections": found.ordinary.cpu_us,
     }
+
+
+def _each(turns: Iterable[Mapping[str, float]]) -> Mapping[str, float]:
+    """The mean of some turns' costs, by part."""
+    spent = list(turns)
+    return {part: mean(turn[part] for turn in spent) for part in spent[0]}
 
 
 def _rounded(figure: float | None) -> float | None:

@@ -23,12 +23,11 @@ def run(rate: float, p99_ms: float = 5.0) -> Run:
 
 def findings() -> Findings:
     return Findings(
-        floor_before=9_000,
-        floor_after=11_000,
+        floors=[9_000, 11_000],
         ordinary=run(500),
-        created={32: run(2_000), 128: run(2_990)},
+        created={32: [run(1_900), run(2_100)], 128: [run(2_990)]},
         at_half_load=run(1_000, p99_ms=25.0),
-        batches=Filled(instructions=210_000, seconds=10, cpu_us={"api": 20.0}),
+        batches=[Filled(instructions=tens * 10, seconds=10, cpu_us={"api": 20.0}) for tens in (20_000, 22_000)],
         bulk=Filled(instructions=110_000, seconds=10, cpu_us={"api": 40.0}),
         rate_with_few=1_900,
         rate_with_many=1_700,
@@ -49,7 +48,7 @@ def findings() -> Findings:
     )
 
 
-def test_the_floor_is_the_mean_of_before_and_after_and_every_goal_is_judged() -> None:
+def test_floor_and_figures_are_means_of_their_turns_and_every_goal_is_judged() -> None:
     judged = {
         row.aim: (row.ratio if row.floor else row.value, row.met)
         for row in rows(findings(), QUICK)
