@@ -24,6 +24,7 @@ from strongroom.api import (
     sign_in,
     tenants,
     trust,
+    users,
 )
 from strongroom.api.routing import Route
 
@@ -41,6 +42,7 @@ _ROUTES: Final[Sequence[Route]] = (
     *tenants.ROUTES,
     *keys.ROUTES,
     *encryption_keys.ROUTES,
+    *users.ROUTES,
     *accounts.ROUTES,
     *reconciliation.ROUTES,
     *alerts.ROUTES,

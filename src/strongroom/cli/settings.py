@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from strongroom.kernel.config import Config, Environment
+from strongroom.kernel.config import MAIL_SENDER, Config, Environment
 from strongroom.kernel.errors import Failure, Refused
 from strongroom.kernel.secret import Secret
 
@@ -71,6 +71,8 @@ def config_for(
         processes=processes,
         certificate=certificate,
         certificate_key=certificate_key,
+        mail_server=Secret(server) if (server := os.environ.get("STRONGROOM_MAIL_SERVER")) else None,
+        mail_sender=os.environ.get("STRONGROOM_MAIL_SENDER") or MAIL_SENDER,
     )
 
 
