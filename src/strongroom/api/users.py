@@ -347,7 +347,7 @@ def _user_routes(path: str, tag: str, whose: str, reads: Permission, writes: Per
     )
 
 
-def _route(method: str, path: str, summary: str, handler: OperationHandler, status: int, body: Any = None) -> Route:
+def _route(method: str, path: str, summary: str, handler: OperationHandler, *, status: int, body: Any = None) -> Route:
     return Route(
         method=method,
         path=path,
@@ -369,9 +369,9 @@ ROUTES: Final[Sequence[Route]] = (
     *_user_routes(
         "/v1/tenant/{tenantId}/users", "Tenant users", "tenant", Permission.TENANTS_READ, Permission.TENANTS_WRITE
     ),
-    _route("GET", _SESSIONS, "Where somebody is signed in", _sessions, 200, SessionsBody),
-    _route("DELETE", _SESSIONS, "Sign somebody out everywhere", _end_sessions, 204),
-    _route("DELETE", f"{_SESSIONS}/{{sessionId}}", "End one of somebody's sessions", _end_session, 204),
-    _route("GET", _SETTINGS, "How long sessions last", _get_settings, 200, SessionSettingsBody),
-    _route("PUT", _SETTINGS, "Change how long sessions last", _put_settings, 204, SessionSettingsBody),
+    _route("GET", _SESSIONS, "Where somebody is signed in", _sessions, status=200, body=SessionsBody),
+    _route("DELETE", _SESSIONS, "Sign somebody out everywhere", _end_sessions, status=204),
+    _route("DELETE", f"{_SESSIONS}/{{sessionId}}", "End one of somebody's sessions", _end_session, status=204),
+    _route("GET", _SETTINGS, "How long sessions last", _get_settings, status=200, body=SessionSettingsBody),
+    _route("PUT", _SETTINGS, "Change how long sessions last", _put_settings, status=204, body=SessionSettingsBody),
 )

@@ -1,13 +1,16 @@
-"""`strongroom invite`: an invitation by the installation's operator, such as that of an account's first administrator."""
+"""`strongroom invite`: an invitation by the installation's operator, as an account's first administrator needs."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from strongroom.cli.settings import AsJson, Database, DataDir, EnvironmentOption, config_for
 from strongroom.kernel.config import Environment
+
+if TYPE_CHECKING:
+    from strongroom.people import Invitation
 
 
 def invite(
@@ -31,11 +34,8 @@ def invite(
     """Invite somebody, and print the link, which works once. It isn't mailed: hand it over yourself."""
     import asyncio
     import dataclasses
-    import json
     import logging
     from datetime import timedelta
-
-    from rich.console import Console
 
     from strongroom.assembly import Installation
     from strongroom.cli.workbenches import find_served
@@ -45,7 +45,6 @@ def invite(
     from strongroom.kernel.mail_addresses import find_address
     from strongroom.kernel.secret import Secret
     from strongroom.kernel.telemetry import configure_logs
-    from strongroom.people import Invitation
     from strongroom.people import invite as invite_one
 
     account_id, tenant_id, address = parse_uuid(account), parse_uuid(tenant), find_address(email)
@@ -84,26 +83,30 @@ def invite(
         invitation, link = asyncio.run(invite_somebody(find_served(installation) or installation))
     finally:
         installation.stop()
-    shown = None if link is None else link.reveal()
+    _print(invitation, None if link is None else link.reveal(), as_json=as_json)
+
+
+def _print(invitation: Invitation, link: str | None, *, as_json: bool) -> None:
+    import json
+
+    from rich.console import Console
+
     if as_json:
-        typer.echo(
-            json.dumps(
-                {
-                    "userId": str(invitation.person_id),
-                    "emailAddress": invitation.address,
-                    "roles": list(invitation.roles),
-                    "expiryDate": invitation.expires_at.isoformat(),
-                    "invitationStatus": invitation.state.value,
-                    "link": shown,
-                }
-            )
-        )
+        told = {
+            "userId": str(invitation.person_id),
+            "emailAddress": invitation.address,
+            "roles": list(invitation.roles),
+            "expiryDate": invitation.expires_at.isoformat(),
+            "invitationStatus": invitation.state.value,
+            "link": link,
+        }
+        typer.echo(json.dumps(told))
         return
     console = Console(highlight=False, soft_wrap=True)
-    if shown is None:
+    if link is None:
         console.print("This person is in the account already; the roles are granted, and no link is needed.")
         return
     console.print(f"User   {invitation.person_id}")
     console.print(f"Until  {invitation.expires_at:%Y-%m-%d %H:%M} UTC")
-    console.print(f"Link   {shown}", markup=False)
+    console.print(f"Link   {link}", markup=False)
     console.print("The link works once. Hand it to nobody but the person it is for.", style="yellow")
