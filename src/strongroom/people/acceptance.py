@@ -31,7 +31,7 @@ _BEFORE_ANY: int = -1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Accepted:
-    """A person who has just come in: signed in, with recovery codes that are shown now and never again."""
+    """A person who has just come in: signed in; recovery codes (to a password) are shown now and never again."""
 
     person: Person
     entered: Entered
@@ -91,7 +91,7 @@ async def accept(door: FrontDoor, link: Link, name: str, keep: Keep, visitor: Vi
         await create_person(op, person, invitation.invitation_id)
         await set_roles(op, person.person_id, invitation.tenant_id, invitation.roles)
         await keep(op, person.person_id)
-        codes = await replace_recovery_codes(op, person.person_id)
+        codes = await replace_recovery_codes(op, person.person_id) if method == WITH_CODE else ()
         await door.book.add(person.address, op.account)
     entered = await enter(door, link.account_id, person, visitor, method=method, device="")
     return Accepted(person=person, entered=entered, recovery_codes=codes)

@@ -46,6 +46,7 @@ from strongroom.tenancy import find_account
 
 WITH_CODE: Final = "password and code"
 WITH_RECOVERY_CODE: Final = "password and recovery code"
+WITH_PASSKEY: Final = "passkey"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,7 +130,7 @@ async def enter(
 ) -> Entered:
     """Begin the session of a person who has proven who they are, and know their device from now on."""
     known = read_device_cookie(door.keys, person.address, device)
-    async with door.databases.operation(_actor(account, person.person_id), account=account) as op:
+    async with door.databases.operation(person_actor(account, person.person_id), account=account) as op:
         if ends is not None:
             await end_session(op, person.person_id, ends.session_id)
         _, session = await begin_session(op, person.person_id, visitor, stage=Stage.SIGNED_IN, method=method)
@@ -143,7 +144,7 @@ async def _prove(door: FrontDoor, session: SignedIn, code: str, visitor: Visitor
     person = session.person
     counters = _counters(door, person.address, visitor, device)
     await count_attempt(door.databases, counters)
-    actor = _actor(session.account_id, person.person_id)
+    actor = person_actor(session.account_id, person.person_id)
     async with door.databases.operation(actor, account=session.account_id) as op:
         if await take_totp(op, person.person_id, code):
             method = WITH_CODE
@@ -173,7 +174,7 @@ async def _candidates(door: FrontDoor, address: str, account: AccountId | None) 
 
 async def _record_refusals(door: FrontDoor, candidates: Sequence[_Candidate]) -> None:
     for one in candidates:
-        async with door.databases.operation(_actor(one.account, one.person.person_id), account=one.account) as op:
+        async with door.databases.operation(person_actor(one.account, one.person.person_id), account=one.account) as op:
             await record(op, "sign-in", "person", one.person.person_id, outcome="refused", detail="SIGN_IN_REFUSED")
 
 
@@ -212,7 +213,8 @@ def _counters(door: FrontDoor, address: str, visitor: Visitor, device: str) -> S
     return counters_for(door.keys, address, visitor.source, known)
 
 
-def _actor(account: AccountId, person: PersonId) -> Actor:
+def person_actor(account: AccountId, person: PersonId) -> Actor:
+    """A person who is about to prove who they are: named in the record, and allowed nothing yet."""
     return Actor(kind=ActorKind.PERSON, name=str(person), account_id=account)
 
 

@@ -13,6 +13,7 @@ from strongroom.people.front_door import SIGN_IN_PATH
 from strongroom.people.sessions import end_session, end_sessions, list_sessions
 from strongroom.people.sign_in import prove_again
 from strongroom.portals.web import (
+    HOME_PATH,
     PROVE_PATH,
     SESSION_COOKIE,
     Answer,
@@ -24,7 +25,6 @@ from strongroom.portals.web import (
 )
 from strongroom.tenancy import find_account
 
-HOME_PATH: Final = "/portal/account"
 _KINDS: Final = {"PASSWORD": "A password", "TOTP": "An authenticator", "PASSKEY": "A passkey"}
 
 
@@ -33,11 +33,13 @@ async def _home(visit: Visit) -> Answer:
     person = session.person.person_id
     async with visit.door.databases.operation(session.actor, account=session.account_id) as op:
         account = await find_account(op)
+        credentials = await list_credentials(op, person)
         return visit.render(
             "account.html",
             company="" if account is None else account.company_name,
             kinds=_KINDS,
-            credentials=await list_credentials(op, person),
+            credentials=credentials,
+            has_code=any(credential.kind == "TOTP" for credential in credentials),
             recovery_codes=await count_recovery_codes(op, person),
             sessions=await list_sessions(op, person),
         )
@@ -74,7 +76,7 @@ async def _new_codes(visit: Visit) -> Answer:
 
 
 async def _show_proof(visit: Visit) -> Answer:
-    return _proof_page(visit)
+    return await _proof_page(visit)
 
 
 async def _prove(visit: Visit) -> Answer:
@@ -83,16 +85,19 @@ async def _prove(visit: Visit) -> Answer:
             visit.door, visit.signed_in, visit.form.get("code", ""), visit.visitor, device=visit.device
         )
     except StrongroomError as error:
-        return _proof_page(visit, error)
+        return await _proof_page(visit, error)
     return redirect(HOME_PATH, {SESSION_COOKIE: Cookie(token)})
 
 
-def _proof_page(visit: Visit, wrong: StrongroomError | None = None) -> Answer:
+async def _proof_page(visit: Visit, wrong: StrongroomError | None = None) -> Answer:
+    session = visit.signed_in
+    async with visit.door.databases.operation(session.actor, account=session.account_id) as op:
+        kinds = {credential.kind for credential in await list_credentials(op, session.person.person_id)}
     return visit.render(
-        "second_factor.html",
+        "proof.html",
         status=200 if wrong is None else status_of(wrong),
-        action=PROVE_PATH,
-        verb="Prove that it is you",
+        has_passkey="PASSKEY" in kinds,
+        has_code="TOTP" in kinds,
         wrong="" if wrong is None else str(wrong),
     )
 

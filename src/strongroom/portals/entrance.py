@@ -26,6 +26,7 @@ from strongroom.people.sign_in import Entered, check_first_factor, check_second_
 from strongroom.people.totp import as_base32, as_uri, new_totp_secret
 from strongroom.portals.web import (
     DEVICE_COOKIE,
+    HOME_PATH,
     SESSION_COOKIE,
     WAITING_COOKIE,
     Answer,
@@ -38,7 +39,6 @@ from strongroom.portals.web import (
 
 INVITATION_COOKIE: Final = "__Host-invitation"
 CODE_PATH: Final = "/portal/sign-in/code"
-HOME_PATH: Final = "/portal/account"
 _INVITATION_PAGE: Final = INVITATION_PATH.rstrip("/")
 _INVITATION_KEPT_S: Final = int(timedelta(hours=1).total_seconds())
 _DEVICE_KEPT_S: Final = int(timedelta(days=365).total_seconds())
@@ -138,7 +138,7 @@ async def _sign_in(visit: Visit) -> Answer:
 
 
 async def _show_code(visit: Visit) -> Answer:
-    return visit.render("second_factor.html", action=CODE_PATH, verb="Sign in")
+    return visit.render("second_factor.html")
 
 
 async def _check_code(visit: Visit) -> Answer:
@@ -149,9 +149,7 @@ async def _check_code(visit: Visit) -> Answer:
     except StrongroomError as error:
         if error.code == "SESSION_ENDED":
             raise
-        return visit.render(
-            "second_factor.html", status=status_of(error), action=CODE_PATH, verb="Sign in", wrong=str(error)
-        )
+        return visit.render("second_factor.html", status=status_of(error), wrong=str(error))
     return redirect(HOME_PATH, entered(cookies))
 
 

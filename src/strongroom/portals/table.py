@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from strongroom.portals import account, assets, entrance
+from strongroom.portals import account, assets, entrance, passkeys
 from strongroom.portals.web import Page
 
-PAGES: Final[Sequence[Page]] = (*account.PAGES, *entrance.PAGES, *assets.PAGES)
+PAGES: Final[Sequence[Page]] = (*account.PAGES, *entrance.PAGES, *passkeys.PAGES, *assets.PAGES)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import parse_qsl, urlsplit
 
+import msgspec
 import structlog
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -41,6 +42,7 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 MAX_BODY_BYTES: Final = 64 * 1024
 MAX_COOKIES_BYTES: Final = 8 * 1024
+HOME_PATH: Final = "/portal/account"
 PROVE_PATH: Final = "/portal/prove"
 SESSION_COOKIE: Final = "__Host-session"
 WAITING_COOKIE: Final = "__Host-waiting"
@@ -154,6 +156,8 @@ class Page:
     permission: Permission | None = None
     proven: bool = False
     """Something dangerous: the person must have proven who they are in the last minutes."""
+    is_data: bool = False
+    """Asked by the script of a page, and answered with JSON."""
 
 
 class Portals:
@@ -256,6 +260,8 @@ class Portals:
         if visit.session is not None and status in {401, 403}:
             await self._record(visit.session, visit.page, error)
         message = "Something went wrong on our side. Try again." if status == 500 else str(error)
+        if visit.page.is_data:
+            return as_json({"message": message}, status=status)
         return Answer(status=status, content=_plain(message))
 
     async def _record(self, session: SignedIn, page: Page, error: StrongroomError) -> None:
@@ -281,6 +287,11 @@ class Portals:
 def redirect(location: str, cookies: Mapping[str, Cookie | None] | None = None) -> Answer:
     """To another page, with GET."""
     return Answer(status=303, location=location, cookies=dict(cookies or {}))
+
+
+def as_json(body: Mapping[str, object], *, status: int = 200) -> Answer:
+    """An answer to the script of a page."""
+    return Answer(status=status, content=msgspec.json.encode(body), media=b"application/json")
 
 
 def _check_origin(headers: Mapping[bytes, bytes]) -> None:
