@@ -305,7 +305,7 @@ class App:
         """Takes letters to the mail server."""
         return Postman(
             sender=self.config.mail_sender,
-            folder=self.config.mail_dir,
+            folder=self.config.mail_dir if self.config.environment is Environment.SANDBOX else None,
             clock=self.clock,
             server=self.config.mail_server,
         )

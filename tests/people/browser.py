@@ -101,7 +101,7 @@ class Browser:
         assert answer.status_code == 200, answer.text
         shown = re.search(r'id="totp-secret">([A-Z2-7 ]+)<', self.page)
         assert shown is not None
-        self.secret = base64.b32decode(shown[1].replace(" ", ""))
+        self.secret, self.step = base64.b32decode(shown[1].replace(" ", "")), 0
         answer = await self.submit("/portal/invitation", name=name, password=password, code=self.code())
         self.codes = re.findall(r'<li class="secret">([a-z2-9-]+)</li>', self.page)
         return answer

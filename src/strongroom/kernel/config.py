@@ -56,7 +56,7 @@ class Config:
         return f"[{self.host}]" if ":" in self.host else self.host
 
     mail_server: Secret[str] | None = None
-    """`smtp://user:password@host:587` or `smtps://…:465`; None: letters are put into `mail_dir`."""
+    """`smtp://user:password@host:587` or `smtps://…:465`; None: letters of a sandbox are put into `mail_dir`."""
     mail_sender: str = MAIL_SENDER
 
     @property

@@ -51,14 +51,14 @@ class Undelivered(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Postman:
-    """Takes letters to a mail server, or puts them into `folder` where there is no `server`.
+    """Takes letters to a mail server, or puts them into `folder` where there is no `server`. Without either, they wait.
 
     `server` is `smtp://user:password@host:587`, where TLS is begun by STARTTLS (RFC 3207), or `smtps://…:465`, where it
     is from the first byte (RFC 8314 section 3). `trust` is a PEM file with its authority; None: the system's.
     """
 
     sender: str
-    folder: Path
+    folder: Path | None
     clock: Clock
     server: Secret[str] | None = None
     trust: Path | None = None
@@ -66,10 +66,12 @@ class Postman:
     async def deliver(self, mail_id: UUID, letter: Letter) -> None:
         """Deliver a letter. Raises Undelivered, and errors.Invalid (`MAIL_SERVER_INVALID`)."""
         message = self._message(mail_id, letter)
-        if self.server is None:
-            await asyncio.to_thread(self._keep, mail_id, message)
-        else:
+        if self.server is not None:
             await asyncio.to_thread(self._send, self.server.reveal(), message)
+        elif self.folder is not None:
+            await asyncio.to_thread(self._keep, self.folder / f"{mail_id}.eml", message)
+        else:
+            raise Undelivered("no mail server is configured")
 
     def _message(self, mail_id: UUID, letter: Letter) -> EmailMessage:
         message = EmailMessage()
@@ -83,9 +85,9 @@ class Postman:
         message.add_alternative(letter.html, subtype="html")
         return message
 
-    def _keep(self, mail_id: UUID, message: EmailMessage) -> None:
-        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        path = self.folder / f"{mail_id}.eml"
+    @staticmethod
+    def _keep(path: Path, message: EmailMessage) -> None:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         fresh = path.with_suffix(".part")
         fresh.touch(mode=0o600)
         fresh.write_bytes(message.as_bytes())

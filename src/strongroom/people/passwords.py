@@ -31,7 +31,7 @@ MIN_BESIDES: Final = 6
 """How many characters have to be left when words of the person's own surroundings are taken out."""
 HASHES_AT_ONCE: Final = 2
 """Each takes 46 MiB for as long as it lasts."""
-_hasher: Final = PasswordHasher(time_cost=1, memory_cost=47_104, parallelism=1)
+HASHER: Final = PasswordHasher(time_cost=1, memory_cost=47_104, parallelism=1)
 """OWASP Password Storage Cheat Sheet, first of its equivalent settings."""
 _ENDS: Final = re.compile(r"^[\W\d_]+|[\W\d_]+$")
 _WORDS: Final = re.compile(r"\w+")
@@ -72,7 +72,7 @@ def check_password(password: Secret[str], context: Iterable[str]) -> None:
 
 async def hash_password(password: Secret[str]) -> str:
     """What is kept of a password (in the form of the Argon2 reference implementation). Costs some 40 ms of CPU."""
-    return await asyncio.get_running_loop().run_in_executor(_threads, _hasher.hash, _normalised(password))
+    return await asyncio.get_running_loop().run_in_executor(_threads, HASHER.hash, _normalised(password))
 
 
 async def is_password(password: Secret[str], kept: str | None) -> bool:
@@ -84,14 +84,14 @@ async def is_password(password: Secret[str], kept: str | None) -> bool:
 
 def _verify(password: str, kept: str) -> bool:
     try:
-        return _hasher.verify(kept, password)
+        return HASHER.verify(kept, password)
     except (VerificationError, InvalidHashError):
         return False
 
 
 @cache
 def _nobodys() -> str:
-    return _hasher.hash("nobody's")
+    return HASHER.hash("nobody's")
 
 
 def _normalised(password: Secret[str]) -> str:
