@@ -48,9 +48,7 @@ async def test_a_users_life(platform: Platform, account: Client) -> None:
         assert (gone.status_code, codes(gone)) == (400, ["INVITATION_CLOSED"])
 
 
-async def test_an_invitation_expires_and_is_good_again_when_it_is_sent_again(
-    platform: Platform, account: Client
-) -> None:
+async def test_an_invitation_expires_and_can_be_sent_again(platform: Platform, account: Client) -> None:
     user = await invited(account)
     async with platform.another_process(ManualClock(platform.app.clock.now() + timedelta(hours=73))) as later:
         client = replace(account, http=later.http, token="")

@@ -119,6 +119,7 @@ async def attached(app: App) -> AsyncIterator[Workbench]:
             databases=app.databases,
             keyring=app.keyring,
             key_desk=app.key_desk,
+            front_door=app.front_door,
             admin_url=installation.admin_url,
             server=installation.server,
             tokens=_tokens(config),
