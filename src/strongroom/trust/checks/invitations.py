@@ -1,4 +1,4 @@
-"""ACC-1: an invitation's link is the only way in; it tells nothing, works once, in time, unaltered, and not withdrawn."""
+"""ACC-1: an invitation's link is the only way in; it tells nothing, works once, in time, unaltered, not withdrawn."""
 
 from __future__ import annotations
 
