@@ -22,6 +22,7 @@ from strongroom.access import allows
 from strongroom.api import idempotency, problems
 from strongroom.api.routing import MAX_BODY_BYTES, Access, Call, Reply, Route
 from strongroom.api.services import Services
+from strongroom.api.source import SourceReader
 from strongroom.audit import Entry, record_many
 from strongroom.database import Coalescer, Operation
 from strongroom.kernel.actors import Actor
@@ -60,6 +61,7 @@ class Surface:
 
     def __init__(self, services: Services, routes: Sequence[Route]) -> None:
         self._services = services
+        self._sources = SourceReader(services.config.trusted_proxies)
         self._refusals: Coalescer[Actor, Entry, None] = Coalescer(self._record_refusals)
         paths: dict[str, dict[str, Route]] = {}
         for route in routes:
@@ -108,6 +110,7 @@ class Surface:
             query=dict(parse_qsl(scope["query_string"].decode("latin-1"))) if scope["query_string"] else {},
             headers=headers,
             correlation_id=_correlation_id(headers),
+            source=self._sources.read(scope["client"], scope["headers"]),
         )
         try:
             reply = await self._answer(call, receive)
@@ -166,7 +169,7 @@ class Surface:
             raise Unauthenticated(
                 Failure("TOKEN_REQUIRED", "Send `Authorization: Bearer …` with a token from POST /v1/identity/hmac.")
             )
-        return self._services.tokens.read(token.strip())
+        return self._services.tokens.read(token.strip(), call.source)
 
     async def _refused(self, call: Call, error: StrongroomError, status: int) -> None:
         """Record a refusal, in an operation of its own; a database that is away doesn't change the answer."""
