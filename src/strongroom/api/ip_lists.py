@@ -82,15 +82,16 @@ def _read_rule(found: Collector, source: Object) -> Rule | None:
         if source.get("interfaces") is None
         else found.choices(source, "interfaces", "INTERFACES", INTERFACES)
     )
-    cidr = found.text(source, "cidr", "CIDR", max_length=_MAX_TEXT, required=False)
-    if cidr:
+    if source.get("cidr") is not None:
+        cidr = found.text(source, "cidr", "CIDR", max_length=_MAX_TEXT)
         network = parse_network(cidr)
-        if network is None:
+        if cidr and network is None:
             found.add(
                 "CIDR_IS_INVALID",
                 "{cidr} is not a network, such as 203.0.113.0/24 or 2001:db8::/32. Behind the prefix, all bits are 0.",
                 cidr=cidr,
             )
+        if network is None:
             return None
         return Rule(name=name, first=str(network[0]), last=str(network[-1]), cidr=str(network), interfaces=interfaces)
     first = _read_ipv4(found, source, "ipV4Start", "IP_V4_START")

@@ -114,7 +114,8 @@ class Surface:
         )
         try:
             reply = await self._answer(call, receive)
-        except StrongroomError as error:
+        except StrongroomError as raised:
+            error = await self._foremost(call, raised)
             status = problems.status_of(error)
             if status == 500:
                 log.exception("api.broken", codes=[failure.code for failure in error.failures], path=route.path)
@@ -170,6 +171,19 @@ class Surface:
                 Failure("TOKEN_REQUIRED", "Send `Authorization: Bearer …` with a token from POST /v1/identity/hmac.")
             )
         return self._services.tokens.read(token.strip(), call.source)
+
+    async def _foremost(self, call: Call, error: StrongroomError) -> StrongroomError:
+        """What is told of a refusal: who may not come in at all learns that, and nothing of what they sent."""
+        status = problems.status_of(error)
+        if call.actor.account_id is None or status in {401, 403} or status >= 500:
+            return error
+        try:
+            async with call.operation():
+                return error
+        except (Unauthenticated, Forbidden) as foremost:
+            return foremost
+        except StrongroomError:
+            return error
 
     async def _refused(self, call: Call, error: StrongroomError, status: int) -> None:
         """Record a refusal, in an operation of its own; a database that is away doesn't change the answer."""
