@@ -155,7 +155,7 @@ CATALOGUE: Final[dict[str, dict[str, dict[str, Column]]]] = {
             identifier="public_key account_id tenant_id",
             routing="environment roles",
             sealed="sealed",
-            instant="created_at deleted_at",
+            instant="created_at deleted_at expires_at last_used_at",
         ),
         "ip_lists": _table(
             Purpose.AUTHENTICATION,
