@@ -28,7 +28,8 @@ from strongroom.assembly import Installation
 from strongroom.database.databases import url_of
 from strongroom.kernel.config import Config
 from tests.api.paying import codes, make_account, make_order
-from tests.fixtures.platform import Client, Server, opened, public_folder, run_command, started
+from tests.fixtures.commands import run_command
+from tests.fixtures.platform import Client, Server, opened, public_folder, started
 from tests.vault.holders.conftest import MODULE, PIN
 
 TOKEN = "acme"
