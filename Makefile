@@ -31,7 +31,7 @@ serve: .venv/runtime.stamp ## Start the platform and keep it up
 
 .PHONY: test
 test: .venv/test.stamp ## Run the tests (10 minutes at most)
-	$(PYTEST) -m "not judges and not soak"
+	$(PYTEST) -n 2 --dist loadfile --no-loadscope-reorder -m "not judges and not soak"
 
 .PHONY: judges
 judges: .venv/test.stamp ## Hold us against specifications others published (needs STRONGROOM_JUDGES=folder)

@@ -10,6 +10,8 @@ from hypothesis import settings
 
 pytest_plugins = ["tests.fixtures.platform"]
 
+LONG = ("processes", "trust", "cli", "bench")
+"""Folders with files that take long. They go first, so that two workers end together."""
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 
 # The speed of the machine is not what properties are about.
@@ -21,6 +23,10 @@ settings.load_profile("strongroom")
 def anyio_backend() -> tuple[str, dict[str, bool]]:
     """Async tests run on the event loop that the product runs on."""
     return "asyncio", {"use_uvloop": True}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.parent.name not in LONG)
 
 
 @pytest.hookimpl(wrapper=True)
