@@ -319,8 +319,8 @@ def test_no_installation_is_made_by_looking_for_its_keys(tmp_path: Path) -> None
     assert not (tmp_path / "none").exists()
 
 
-@pytest.fixture
-def data_dir() -> Iterator[Path]:
+@pytest.fixture(scope="module")
+def filled() -> Iterator[Path]:
     """An installation with an account and a tenant, not served."""
 
     async def fill(installation: Installation) -> None:
@@ -333,6 +333,14 @@ def data_dir() -> Iterator[Path]:
         with started(folder) as installation:
             asyncio.run(fill(installation))
         yield installation.config.data_dir
+
+
+@pytest.fixture
+def data_dir(filled: Path) -> Iterator[Path]:
+    """A copy of it, to change its root key."""
+    with public_folder() as folder:
+        subprocess.run(["cp", "--archive", filled, folder], check=True)
+        yield folder / filled.name
 
 
 def test_the_root_key_is_rotated_and_its_old_version_ended(data_dir: Path) -> None:
