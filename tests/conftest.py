@@ -31,7 +31,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """What all tests are made of stays to the end, so the garbage collector need not walk through it again and again."""
+    """What tests are made of stays to the end: the garbage collector needn't walk through it again and again."""
     gc.collect()
     gc.freeze()
 
