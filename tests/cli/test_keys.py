@@ -28,7 +28,8 @@ from strongroom.assembly import Installation
 from strongroom.database.databases import url_of
 from strongroom.kernel.config import Config
 from tests.api.paying import codes, make_account, make_order
-from tests.fixtures.platform import Client, Server, opened, public_folder, run_command, started
+from tests.fixtures.commands import run_command
+from tests.fixtures.platform import Client, Server, opened, public_folder, started
 from tests.vault.holders.conftest import MODULE, PIN
 
 TOKEN = "acme"
@@ -318,8 +319,8 @@ def test_no_installation_is_made_by_looking_for_its_keys(tmp_path: Path) -> None
     assert not (tmp_path / "none").exists()
 
 
-@pytest.fixture
-def data_dir() -> Iterator[Path]:
+@pytest.fixture(scope="module")
+def filled() -> Iterator[Path]:
     """An installation with an account and a tenant, not served."""
 
     async def fill(installation: Installation) -> None:
@@ -332,6 +333,14 @@ def data_dir() -> Iterator[Path]:
         with started(folder) as installation:
             asyncio.run(fill(installation))
         yield installation.config.data_dir
+
+
+@pytest.fixture
+def data_dir(filled: Path) -> Iterator[Path]:
+    """A copy of it, to change its root key."""
+    with public_folder() as folder:
+        subprocess.run(["cp", "--archive", filled, folder], check=True)
+        yield folder / filled.name
 
 
 def test_the_root_key_is_rotated_and_its_old_version_ended(data_dir: Path) -> None:

@@ -110,7 +110,7 @@ class Surface:
             query=dict(parse_qsl(scope["query_string"].decode("latin-1"))) if scope["query_string"] else {},
             headers=headers,
             correlation_id=_correlation_id(headers),
-            source=self._sources.read(scope["client"], scope["headers"]),
+            source=self._sources.read(scope.get("client"), scope["headers"]),
         )
         try:
             reply = await self._answer(call, receive)
