@@ -371,6 +371,19 @@ class Databases:
             )
             return [(TenantId(row[0]), row[1]) for row in await cursor.fetchall()]
 
+    async def list_places(self) -> Sequence[tuple[AccountId, TenantId | None, str]]:
+        """Every account (without a tenant) and every tenant of the installation, with their regions.
+
+        They are remembered, so that operations of any of them begin without asking the directory.
+        """
+        async with self.directory() as connection:
+            cursor = await connection.execute("select account_id, region from accounts", binary=True)
+            self._accounts.update(await cursor.fetchall())
+            cursor = await connection.execute("select tenant_id, account_id, region from tenants", binary=True)
+            self._tenants.update((row[0], (row[1], row[2])) for row in await cursor.fetchall())
+        accounts = [(account, None, region) for account, region in self._accounts.items()]
+        return accounts + [(account, tenant, region) for tenant, (account, region) in self._tenants.items()]
+
     @contextlib.asynccontextmanager
     async def directory(self) -> AsyncIterator[Connection]:
         """A transaction in the directory."""
