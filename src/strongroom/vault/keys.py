@@ -392,7 +392,8 @@ class KeyDesk:
                 return True
             except StrongroomError as error:
                 log.warning("keys.not_tended", scope=str(scope.id), code=error.code)
-                lane.is_stuck = isinstance(error, KeyUnavailable) and error.reason in {Reason.AWAY, Reason.SLOW}
+                # A lease tells the same in an error that is no KeyUnavailable any more.
+                lane.is_stuck |= error.failures[0].values.get("reason") in {Reason.AWAY, Reason.SLOW}
             return False
 
     async def _rotate(self, actor: Actor, scope: Scope, layer: Layer, purpose: Purpose) -> Work:
