@@ -15,7 +15,7 @@ from typing import Any, Final, Protocol, TypeVar
 import msgspec
 
 from strongroom.api.routing import Call, OperationHandler, Reply
-from strongroom.database import Operation
+from strongroom.database import Operation, in_operation
 from strongroom.kernel.errors import Failure, InFlight, Invalid, KeyReused, StrongroomError
 
 KEY: Final = re.compile(r"[\x21-\x7e]{1,255}", re.ASCII)
@@ -52,9 +52,12 @@ async def once_around(
     key = key_of(call)
     if key is None:
         return await act()
-    async with operation() as op:
+
+    async def take(op: Operation) -> tuple[bytes, Reply | None]:
         key_hash = op.cipher.index("idempotency_keys", "key_hash", key)
-        stored = await claim(op, key_hash, fingerprint(call))
+        return key_hash, await claim(op, key_hash, fingerprint(call))
+
+    key_hash, stored = await in_operation(operation, take)
     if stored is not None:
         return stored
     try:

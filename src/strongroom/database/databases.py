@@ -25,7 +25,7 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from strongroom.database import packed
 from strongroom.database.migrating import Kind, migrate
-from strongroom.database.operation import Connection, Operation, Session, Stage, revoked
+from strongroom.database.operation import Connection, KeysChanged, Operation, Session, Stage, revoked
 from strongroom.kernel.actors import Actor
 from strongroom.kernel.cipher import Cipher
 from strongroom.kernel.clock import Clock
@@ -239,7 +239,8 @@ class Databases:
         which may be the whole of it (`Operation.whole`), as long as the scope's cipher is at hand.
 
         Raises errors.NotFound (`TENANT_NOT_FOUND`, `ACCOUNT_NOT_FOUND`), errors.Unauthenticated (`TOKEN_REVOKED`),
-        errors.Forbidden (`TENANT_NOT_APPROVED`), errors.Collided (`CHANGED_MEANWHILE`) and errors.Unavailable
+        errors.Forbidden (`TENANT_NOT_APPROVED`), errors.Collided (`CHANGED_MEANWHILE`), KeysChanged (see
+        `in_operation`) and errors.Unavailable
         (`DATABASE_UNAVAILABLE`; `DATABASE_TAKES_NO_CHANGES` when its disk is full; `OUTCOME_UNKNOWN` when the
         connection was lost while committing).
         """
@@ -322,6 +323,8 @@ class Databases:
                         await connection.rollback()
                     if isinstance(error, psycopg.IntegrityError):
                         raise _collided() from error
+                    if isinstance(error, KeysChanged) and error.otherwise and not await session.keys_have_changed():
+                        raise error.otherwise() from error
                     raise
 
     @contextlib.asynccontextmanager

@@ -15,14 +15,16 @@ import hashlib
 import hmac
 import re
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import Final
 
 import structlog
 
 from strongroom.audit import record
-from strongroom.database import Databases, DirectoryEntry, Operation
+from strongroom.database import Databases, DirectoryEntry, Operation, in_operation
 from strongroom.identity.api_keys import private_key_of
 from strongroom.identity.tokens import Issued, Tokens
 from strongroom.kernel.actors import Actor, ActorKind, system
@@ -89,13 +91,16 @@ async def _exchange(
                 {"found": entry.environment, "environment": databases.environment.value},
             )
         )
-    async with databases.operation(
+    begin = partial(
+        databases.operation,
         system("sign-in"),
         account=entry.account_id,
         tenant=entry.tenant_id,
         region=entry.region,
         correlation_id=correlation_id,
-    ) as op:
+    )
+
+    async def check(op: Operation) -> Sequence[str]:
         op.actor = _actor(entry, signed.public_key)
         row = await op.row(
             "select sealed, roles from api_keys where public_key = %s and deleted_at is null", signed.public_key
@@ -106,7 +111,11 @@ async def _exchange(
         await _check_tenant(op)
         await _spend_nonce(op, signed)
         await record(op, "sign-in", "api-key", signed.public_key)
-    return tokens.issue(signed.public_key, account=entry.account_id, tenant=entry.tenant_id, roles=row[1])
+        roles: Sequence[str] = row[1]
+        return roles
+
+    roles = await in_operation(begin, check)
+    return tokens.issue(signed.public_key, account=entry.account_id, tenant=entry.tenant_id, roles=roles)
 
 
 def _parse(authorization: str, body: bytes) -> _Signed:
