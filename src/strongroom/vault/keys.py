@@ -15,7 +15,7 @@ import asyncio
 import hmac
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -113,6 +113,9 @@ async def get_scope_key(op: Operation, layer: Layer, version: int | None = None)
     return found
 
 
+Witness = Callable[[Operation], Awaitable[None]]
+
+
 class _TurnOver(Exception):
     """A scope has been tended for long enough; what was done is committed, and goes on the next time."""
 
@@ -135,6 +138,8 @@ class KeyDesk:
     owner_key: Secret[bytes]
     """Keys the hashes by which the directory knows whose a held key is; one for the whole installation."""
     destroy_delay: timedelta = DESTROY_DELAY
+    witness: Witness | None = None
+    """Told, in the very operation, of every change that somebody asks for; what it raises keeps it from being made."""
 
     async def rotate_scope_key(self, actor: Actor, scope: Scope, layer: Layer) -> Work:
         """Put a new scope key, made and kept by us, in the place of the layer's; data keys are to be rewrapped.
@@ -240,7 +245,7 @@ class KeyDesk:
             if key.state is KeyState.DESTROYED:
                 raise _destroyed()
             await _set_state(op, key, KeyState.DISABLED)
-            await record(op, "key.disable", "key", scope.id, detail=f"version={key.version}")
+            await self._changed(op, "key.disable", f"version={key.version}")
         if key.source is not Source.HELD:
             await self.keyring.holders.own.disable(key.reference)
 
@@ -261,7 +266,7 @@ class KeyDesk:
             await _lock(op)
             _expect(await self._current(op, Layer.CUSTOMER), key)
             await _set_state(op, key, KeyState.ACTIVE)
-            await record(op, "key.enable", "key", scope.id, detail=f"version={key.version}")
+            await self._changed(op, "key.enable", f"version={key.version}")
 
     async def ask_to_destroy(self, actor: Actor, scope: Scope) -> ScopeKey:
         """The first of two people asks for the customer's key to be destroyed.
@@ -278,7 +283,7 @@ class KeyDesk:
                 raise _being_destroyed()
             await refuse_while_working(op)
             await _set_destruction(op, key, asked_by=_who(op))
-            await record(op, "key.ask-to-destroy", "key", scope.id, detail=f"version={key.version}")
+            await self._changed(op, "key.ask-to-destroy", f"version={key.version}")
             return await self._current(op, Layer.CUSTOMER)
 
     async def approve_destroying(self, actor: Actor, scope: Scope) -> ScopeKey:
@@ -299,7 +304,7 @@ class KeyDesk:
                 await refuse_while_working(op)
                 after = op.now + self.destroy_delay
                 await _set_destruction(op, key, asked_by=key.destroy_asked_by, approved_by=_who(op), after=after)
-                await record(op, "key.approve-destroying", "key", scope.id, detail=f"after={after.isoformat()}")
+                await self._changed(op, "key.approve-destroying", f"after={after.isoformat()}")
             return await self._current(op, Layer.CUSTOMER)
 
     async def cancel_destroying(self, actor: Actor, scope: Scope) -> ScopeKey:
@@ -315,7 +320,7 @@ class KeyDesk:
             if _is_due(op, key):
                 raise _destroyed()
             await _set_destruction(op, key)
-            await record(op, "key.cancel-destroying", "key", scope.id, detail=f"version={key.version}")
+            await self._changed(op, "key.cancel-destroying", f"version={key.version}")
             return await self._current(op, Layer.CUSTOMER)
 
     async def stop_rotation(self, actor: Actor, scope: Scope) -> Work:
@@ -328,7 +333,7 @@ class KeyDesk:
         async with self._operation(actor, scope) as op:
             require(op, Permission.ENCRYPTION_KEYS_MANAGE)
             work = await end_work(op)
-            await record(op, "key.stop-rotation", "key", scope.id, detail=f"{work.kind} {work.layer.value}")
+            await self._changed(op, "key.stop-rotation", f"{work.kind} {work.layer.value}")
             return work
 
     async def tend(self, scope: Scope, splits: Sequence[Split] = (), progress: Progress | None = None) -> Work | None:
@@ -417,7 +422,7 @@ class KeyDesk:
             )
             await insert_data_key(op.connection, scope.id, fresh)
             subject, kind = _FOLLOWS[purpose]
-            await record(op, "key.rotate", subject, scope.id, detail=f"{layer.value} version={fresh.version}")
+            await self._changed(op, "key.rotate", f"{layer.value} version={fresh.version}", subject=subject)
             return await begin_work(op, kind, layer, fresh.version)
 
     async def _look(self, actor: Actor, scope: Scope, layer: Layer, *, renew: bool = False) -> ScopeKey:
@@ -474,7 +479,7 @@ class KeyDesk:
             if anew is not None:
                 await insert_data_key(op.connection, scope.id, anew)
             detail = f"{fresh.layer.value} version={fresh.version} source={fresh.source.value}"
-            await record(op, action, "key", scope.id, detail=detail)
+            await self._changed(op, action, detail)
             return await begin_work(op, "rewrap", fresh.layer, fresh.version)
 
     async def _try(self, scope: Scope, holder: str, reference: str) -> Tested:
@@ -561,6 +566,12 @@ class KeyDesk:
     async def scopes(self) -> list[Scope]:
         """Every account and tenant of the installation."""
         return [Scope(account=account, tenant=tenant) for account, tenant, _ in await self.databases.list_places()]
+
+    async def _changed(self, op: Operation, action: str, detail: str, *, subject: str = "key") -> None:
+        """Record a change that somebody asked for, in the operation that makes it, and have it witnessed."""
+        await record(op, action, subject, op.scope, detail=detail)
+        if self.witness is not None:
+            await self.witness(op)
 
     async def _record(
         self, actor: Actor, scope: Scope, action: str, key: ScopeKey, *, outcome: Outcome = "done", detail: str = ""

@@ -124,3 +124,9 @@ begin
     end loop;
     return done;
 end $$;
+
+-- Requests that do their work in several operations. `attempt` is whoever has the key now: an operation that makes the
+-- change says so here (`carried_out`) as that attempt, and fails once another has taken the key over.
+alter table idempotency_keys
+    add column attempt uuid,
+    add column carried_out boolean not null default false;
