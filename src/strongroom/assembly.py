@@ -45,7 +45,7 @@ from strongroom.vault.holders.configured import Holders, open_holders
 from strongroom.vault.holders.file import FileHolder
 from strongroom.vault.holders.imports import Imports
 from strongroom.vault.holders.passphrase import find_passphrase
-from strongroom.vault.master import read_or_make_secret
+from strongroom.vault.secret_files import read_or_make_secret
 
 log = structlog.get_logger(__name__)
 

@@ -178,8 +178,8 @@ CATALOGUE: Final[dict[str, dict[str, dict[str, Column]]]] = {
         "idempotency_keys": _table(
             Purpose.EXECUTION,
             Retention.DAY,
-            identifier="scope_id key_hash request_hash",
-            routing="status",
+            identifier="scope_id key_hash request_hash attempt",
+            routing="status carried_out",
             sealed="sealed",
             instant="created_at",
         ),

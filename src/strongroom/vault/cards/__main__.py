@@ -30,7 +30,7 @@ from strongroom.vault.cards.keys import KEY_BYTES, CardKeys
 from strongroom.vault.cards.listening import Listener, server_context
 from strongroom.vault.cards.records import Records
 from strongroom.vault.cards.transfers import Transfers, load_or_make_key
-from strongroom.vault.master import read_or_make_secret
+from strongroom.vault.secret_files import read_or_make_secret
 
 log = structlog.get_logger(__name__)
 
