@@ -167,6 +167,7 @@ BAD_LINES: dict[str, tuple[bytes, list[str]]] = {
         ["ACCOUNT_HOLDER_NAME_IS_REQUIRED", "IBAN_IS_INVALID"],
     ),
     "no account": (json.dumps({**line(1), "bankAccount": "DE00"}).encode(), ["REQUEST_BODY_INVALID"]),
+    "more zeros than Python reads": (json.dumps(line(1, amount="0" * 5_000)).encode(), ["AMOUNT_OUT_OF_RANGE"]),
     "unknown scheme": (json.dumps(line(1, schemeId="0" * 32)).encode(), ["SCHEME_ID_NOT_RECOGNISED"]),
 }
 

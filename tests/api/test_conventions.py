@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
 import time
@@ -13,6 +14,7 @@ import pytest
 
 from tests.api.paying import ORDERS, codes, instruction, make_order, order, refusal
 from tests.fixtures.platform import Client, Platform
+from tests.fixtures.signing import authorization
 
 BODY = json.dumps({"orderRef": "o-1"}).encode()
 
@@ -185,6 +187,33 @@ async def test_headers_are_required_and_agree(tenant: Client, platform: Platform
     assert refusal(await ask(x_tenant_id="not-a-uuid")) == (403, ["HEADERS_DISAGREE"])
     # Ids are read in upper case, too.
     assert refusal(await ask(x_tenant_id=str(tenant.tenant_id).upper())) == (400, ["ORDER_NOT_FOUND"])
+
+
+@pytest.mark.parametrize("name", ["authorization", "x-account-id", "x-tenant-id", "idempotency-key"])
+async def test_who_acts_is_said_once(tenant: Client, platform: Platform, name: str) -> None:
+    await tenant.sign_in()
+    other = await platform.new_tenant()
+    await other.sign_in()
+    good, others = ({**client.headers, "Idempotency-Key": client.public_key} for client in (tenant, other))
+    second = {key.lower(): value for key, value in others.items()}[name]
+    for both in ([*good.items(), (name, second)], [(name, second), *good.items()]):
+        answer = await tenant.http.post(ORDERS, content=BODY, headers=both)
+        assert refusal(answer) == (400, ["HEADER_SENT_TWICE"])
+        assert answer.json()["errors"][0]["metadata"]["header"] == name
+    for client in (tenant, other):
+        assert codes(await client.get(f"{ORDERS}/o-1")) == ["ORDER_NOT_FOUND"]
+
+
+async def test_signing_in_with_two_signatures_is_refused(tenant: Client) -> None:
+    signed = [("Authorization", authorization(tenant.public_key, tenant.private_key)) for _ in range(2)]
+    assert refusal(await tenant.http.post("/v1/identity/hmac", headers=signed)) == (400, ["HEADER_SENT_TWICE"])
+
+
+@pytest.mark.parametrize("path", [ORDERS, f"{ORDERS}/bulk"])
+async def test_bodies_are_sent_as_they_are(tenant: Client, path: str) -> None:
+    zipped = await tenant.post(path, content=gzip.compress(BODY), headers={"Content-Encoding": "gzip"})
+    assert refusal(zipped) == (415, ["CONTENT_ENCODING_NOT_SUPPORTED"])
+    assert (await tenant.post(path, content=BODY, headers={"Content-Encoding": "identity"})).status_code in {201, 202}
 
 
 async def test_answers_are_not_kept_by_anybody(tenant: Client) -> None:

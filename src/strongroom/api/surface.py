@@ -47,6 +47,10 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 _READ_AS_JSON: Final = frozenset({"", "application/json", "application/json-patch+json", "text/json"})
 _CORRELATION_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,128}", re.ASCII)
 _CHANGING: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+_SINGLE: Final = (
+    b"authorization", b"x-account-id", b"x-tenant-id", b"idempotency-key", b"content-type", b"content-encoding",
+)  # fmt: skip
+"""Headers that decide who acts and what is read: sent twice, a proxy could have gone by the other one."""
 _SECURITY_HEADERS: Final = (
     (b"strict-transport-security", b"max-age=63072000; includeSubDomains"),
     (b"cache-control", b"no-store"),
@@ -110,6 +114,8 @@ class Surface:
             correlation_id=_correlation_id(headers),
         )
         try:
+            if len(headers) < len(scope["headers"]):
+                _check_single(scope["headers"])
             reply = await self._answer(call, receive)
         except StrongroomError as error:
             status = problems.status_of(error)
@@ -140,6 +146,8 @@ class Surface:
                         {"permission": route.permission.value},
                     )
                 )
+        if route.method in _CHANGING:
+            _check_encoding(call)
         if route.streams:
             call.chunks = _chunks(receive)
         else:
@@ -269,6 +277,29 @@ def _check_headers(call: Call) -> None:
 @lru_cache(maxsize=4096)
 def _uuid_in(header: bytes) -> UUID | None:
     return parse_uuid(header.decode("latin-1").strip())
+
+
+def _check_single(headers: Sequence[tuple[bytes, bytes]]) -> None:
+    names = [name for name, _ in headers]
+    failures = [
+        Failure("HEADER_SENT_TWICE", "Send the header {header} once.", {"header": name.decode()})
+        for name in _SINGLE
+        if names.count(name) > 1
+    ]
+    if failures:
+        raise Invalid(*failures)
+
+
+def _check_encoding(call: Call) -> None:
+    encoding = call.header("content-encoding").strip().lower()
+    if encoding not in {"", "identity"}:
+        raise UnsupportedMedia(
+            Failure(
+                "CONTENT_ENCODING_NOT_SUPPORTED",
+                "Send the body as it is, not encoded as {encoding}.",
+                {"encoding": encoding[:100]},
+            )
+        )
 
 
 def _check_media(call: Call) -> None:
