@@ -277,9 +277,7 @@ def _minor(raw: bytes, exponent: int | None, failures: list[Failure], where: str
     sign, whole, decimals = match.group(1), match.group(2).lstrip("0"), match.group(3) or ""
     most = 4 if exponent is None else exponent
     minor = (
-        int(f"0{whole}{decimals.ljust(most, '0')}")
-        if len(decimals) <= most and len(whole) <= MAX_INTEGER_DIGITS
-        else 0
+        int(f"0{whole}{decimals.ljust(most, '0')}") if len(decimals) <= most and len(whole) <= MAX_INTEGER_DIGITS else 0
     )
     if minor == 0 or sign:
         failures.append(
