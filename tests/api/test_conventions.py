@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import json
 import re
 import time
 import uuid
+from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
 import pytest
 
+from strongroom.api import surface
 from tests.api.paying import ORDERS, codes, instruction, make_order, order, refusal
 from tests.fixtures.platform import Client, Platform
 from tests.fixtures.signing import authorization
@@ -214,6 +217,35 @@ async def test_bodies_are_sent_as_they_are(tenant: Client, path: str) -> None:
     zipped = await tenant.post(path, content=gzip.compress(BODY), headers={"Content-Encoding": "gzip"})
     assert refusal(zipped) == (415, ["CONTENT_ENCODING_NOT_SUPPORTED"])
     assert (await tenant.post(path, content=BODY, headers={"Content-Encoding": "identity"})).status_code in {201, 202}
+
+
+@pytest.mark.parametrize("path", [ORDERS, f"{ORDERS}/bulk", "/v1/identity/hmac"])
+@pytest.mark.parametrize("content", [b"", b'{"orderRef": '])
+async def test_a_body_that_stops_is_not_waited_for(
+    tenant: Client, monkeypatch: pytest.MonkeyPatch, path: str, content: bytes
+) -> None:
+    monkeypatch.setattr(surface, "STALLED_AFTER_S", 0.05)
+
+    async def stops() -> AsyncIterator[bytes]:
+        yield content
+        await asyncio.sleep(30)
+
+    began = time.monotonic()
+    answer = await tenant.post(path, content=stops(), headers={"content-type": "application/json"})
+    assert refusal(answer) == (400, ["REQUEST_TOO_SLOW"])
+    assert time.monotonic() - began < 10
+
+
+async def test_a_body_that_drips_is_not_waited_for(tenant: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(surface, "BODY_WITHIN_S", 0.2)
+
+    async def drips() -> AsyncIterator[bytes]:
+        while True:
+            yield b" "
+            await asyncio.sleep(0.01)
+
+    answer = await tenant.post(ORDERS, content=drips(), headers={"content-type": "application/json"})
+    assert refusal(answer) == (400, ["REQUEST_TOO_SLOW"])
 
 
 async def test_answers_are_not_kept_by_anybody(tenant: Client) -> None:

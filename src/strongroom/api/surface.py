@@ -6,6 +6,7 @@ of a request listed together, in field order, with its own code.
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from functools import lru_cache
@@ -46,6 +47,10 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 _READ_AS_JSON: Final = frozenset({"", "application/json", "application/json-patch+json", "text/json"})
 _CORRELATION_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,128}", re.ASCII)
+STALLED_AFTER_S: Final = 20.0
+"""How long a request's body may pause."""
+BODY_WITHIN_S: Final = 60.0
+"""How long a body may take, where a route doesn't stream it."""
 _CHANGING: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 _SINGLE: Final = (
     b"authorization", b"x-account-id", b"x-tenant-id", b"idempotency-key", b"content-type", b"content-encoding",
@@ -313,8 +318,9 @@ def _check_media(call: Call) -> None:
 async def _read_body(receive: Receive) -> bytes:
     parts: list[bytes] = []
     size, more = 0, True
+    until = asyncio.get_running_loop().time() + BODY_WITHIN_S
     while more:
-        message = await receive()
+        message = await _next_part(receive, until)
         if message["type"] == "http.disconnect":
             raise _gone()
         part = message.get("body", b"")
@@ -333,13 +339,30 @@ def _chunks(receive: Receive) -> Callable[[], Awaitable[bytes | None]]:
         nonlocal more
         if not more:
             return None
-        message = await receive()
+        message = await _next_part(receive)
         if message["type"] == "http.disconnect":
             raise _gone()
         more = bool(message.get("more_body"))
         return bytes(message.get("body", b""))
 
     return next_chunk
+
+
+async def _next_part(receive: Receive, until: float | None = None) -> MutableMapping[str, Any]:
+    """The next part of a body, if it comes in time. `until` is by the event loop's clock, in seconds."""
+    latest = asyncio.get_running_loop().time() + STALLED_AFTER_S
+    try:
+        async with asyncio.timeout_at(latest if until is None else min(latest, until)):
+            return await receive()
+    except TimeoutError:
+        raise Invalid(
+            Failure(
+                "REQUEST_TOO_SLOW",
+                "The body didn't come: it may pause for {pause} seconds at most, and take {whole} unless it is a bulk "
+                "upload or a bank's report.",
+                {"pause": int(STALLED_AFTER_S), "whole": int(BODY_WITHIN_S)},
+            )
+        ) from None
 
 
 def _gone() -> Unavailable:
