@@ -273,12 +273,11 @@ def _minor(raw: bytes, exponent: int | None, failures: list[Failure], where: str
         return 0
     match = _AMOUNT.fullmatch(text)
     assert match is not None  # noqa: S101  # _amount_text has matched it
-    sign, whole, decimals = match.group(1), match.group(2), match.group(3) or ""
+    # Python refuses to read thousands of digits, leading zeros included.
+    sign, whole, decimals = match.group(1), match.group(2).lstrip("0"), match.group(3) or ""
     most = 4 if exponent is None else exponent
     minor = (
-        int(whole + decimals.ljust(most, "0"))
-        if len(decimals) <= most and len(whole.lstrip("0")) <= MAX_INTEGER_DIGITS
-        else 0
+        int(f"0{whole}{decimals.ljust(most, '0')}") if len(decimals) <= most and len(whole) <= MAX_INTEGER_DIGITS else 0
     )
     if minor == 0 or sign:
         failures.append(

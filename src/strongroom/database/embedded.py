@@ -133,21 +133,21 @@ class EmbeddedServer:
         Raises errors.Unavailable (`DATABASE_NOT_STARTED`, with the end of the server's log) when it doesn't come up.
         """
         self._make_directory()
-        with (self.directory / "starting.lock").open("wb") as starting:
+        with _lock_file(self.directory / "starting.lock") as starting:
             fcntl.flock(starting, fcntl.LOCK_EX)
             if not (self.data / "PG_VERSION").exists():
                 self._initialise()
             if not self.alive:
                 self._clear_away()
                 self._launch()
-            self._lock = (self.directory / "users.lock").open("wb")
+            self._lock = _lock_file(self.directory / "users.lock")
             fcntl.flock(self._lock, fcntl.LOCK_SH)
 
     def stop(self) -> None:
         """Leave; the last one to leave stops the server, if it is still there."""
         if self._lock is None:
             return
-        with (self.directory / "starting.lock").open("wb") as starting:
+        with _lock_file(self.directory / "starting.lock") as starting:
             fcntl.flock(starting, fcntl.LOCK_EX)
             try:
                 fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -289,6 +289,13 @@ class EmbeddedServer:
                 )
             )
         return subprocess.CompletedProcess(finished.args, finished.returncode, printed, "")
+
+
+def _lock_file(path: Path) -> IO[bytes]:
+    """A file to be locked. Nobody else may open it: who can, can hold the lock, and keep the server from starting."""
+    file = os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600), "wb")
+    os.fchmod(file.fileno(), 0o600)
+    return file
 
 
 def _system_user() -> pwd.struct_passwd | None:

@@ -139,7 +139,7 @@ class Tally:
         match kind:
             case OutcomeKind.SETTLED:
                 self.settled += 1
-            case OutcomeKind.REFUSED | OutcomeKind.NEVER_RECEIVED:
+            case OutcomeKind.REFUSED | OutcomeKind.NEVER_RECEIVED | OutcomeKind.NOT_SENT | OutcomeKind.RETURNED:
                 self.refused += 1
             case OutcomeKind.PENDING:
                 self.pending += 1
@@ -191,7 +191,7 @@ class _Troubles:
 
     def learn(self, app_id: str, outcome: Outcome, now: datetime) -> None:
         """Take in what a submission came to."""
-        not_reached = outcome.kind is OutcomeKind.REFUSED and outcome.reason == NOT_SENT
+        not_reached = outcome.kind is OutcomeKind.NOT_SENT
         if not not_reached and outcome.kind is not OutcomeKind.UNCONFIRMED:
             self._apps.pop(app_id, None)
             self.left.clear()
@@ -259,7 +259,7 @@ class Dispatcher:
         """Second beat. What can't be sent any more, or is better not sent, is certain not to have been."""
         clock = self._databases.clock
         if clock.now() >= item.act_by or troubles.rests(item.app_id, clock.now()):
-            return Outcome(kind=OutcomeKind.REFUSED, reference=item.payment.reference, reason=NOT_SENT)
+            return Outcome(kind=OutcomeKind.NOT_SENT, reference=item.payment.reference, reason=NOT_SENT)
         outcome = await rail.submit(item.payment)
         troubles.learn(item.app_id, outcome, clock.now())
         return outcome
