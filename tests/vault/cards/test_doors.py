@@ -29,12 +29,14 @@ from strongroom.vault.cards.custody import Custody
 from strongroom.vault.cards.doors import MAX_CARD_BODY, InnerDoor, PublicDoor, Rights
 from strongroom.vault.cards.forwarding import Egress, Forwarder
 from strongroom.vault.cards.keys import CardKeys
-from strongroom.vault.cards.listening import Listener, server_context
+from strongroom.vault.cards.listening import Listener, bind, server_context
+from strongroom.vault.cards.operating import Operating
 from strongroom.vault.cards.records import Records
+from strongroom.vault.cards.rotation import Rotation
 from strongroom.vault.cards.transfers import Transfers
 from tests.certificates import Authority
 from tests.fixtures.platform import Client, Platform
-from tests.vault.cards.conftest import ROOT
+from tests.vault.cards.conftest import holder
 from tests.vault.cards.numbers import VISA, card
 from tests.vault.cards.provider import Provider, provider
 
@@ -98,7 +100,8 @@ async def house(installation: Installation, tmp_path_factory: pytest.TempPathFac
     await app.open()
     records = Records(here.cards_database_url)
     await records.open()
-    custody = Custody(records, CardKeys(ROOT, Environment.SANDBOX), SecurityCodes(), SystemClock())
+    held = holder(folder)
+    custody = Custody(records, CardKeys(held, Environment.SANDBOX), SecurityCodes(), SystemClock())
     certificate, inner_certificate, authority = here.certificate(), here.cards_certificate(), Authority(folder)
     seconds = Seconds()
     async with (
@@ -112,11 +115,12 @@ async def house(installation: Installation, tmp_path_factory: pytest.TempPathFac
         egress = Egress({Destination(host=HERE, port=bank.port, loopback_ok=True): authority.ca})
         transfers = Transfers(custody, RSAKey.generate_key(2048))
         public = PublicDoor(custody, transfers, Rights(outbound, f"https://{HERE}:{ports['port']}"), seconds)
-        inner = InnerDoor(custody, Forwarder(custody, egress))
+        operating = Operating(custody, Rotation(custody, held), held, is_locked=False)
+        inner = InnerDoor(custody, Forwarder(custody, egress), operating.routes)
         doors = [Listener(public.handle, public.max_body), Listener(inner.handle, inner.max_body)]
-        await doors[0].start(HERE, ports["cards_port"], server_context(certificate.chain, certificate.key))
+        await doors[0].start(bind(HERE, ports["cards_port"]), server_context(certificate.chain, certificate.key))
         context = server_context(inner_certificate.chain, inner_certificate.key, here.authority.certificate)
-        await doors[1].start(HERE, ports["cards_inner_port"], context)
+        await doors[1].start(bind(HERE, ports["cards_inner_port"]), context)
         platform = Platform(app)
         async with platform.http:
             yield House(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import ssl
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -70,6 +71,19 @@ def server_context(chain: Path, key: Path, clients: Path | None = None) -> ssl.S
     return context
 
 
+def bind(host: str, port: int) -> socket.socket:
+    """A socket at an address, on which nobody listens yet. Raises OSError when the port is taken."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    bound = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind((host, port))
+    except OSError:
+        bound.close()
+        raise
+    return bound
+
+
 class Listener:
     """Serves one port. `max_body` says how many bytes a request to a path may have."""
 
@@ -81,10 +95,10 @@ class Listener:
         self._server: asyncio.Server | None = None
         self._stopping = False
 
-    async def start(self, host: str, port: int, context: ssl.SSLContext) -> None:
-        """Listen. Raises OSError when the port is taken."""
+    async def start(self, place: socket.socket, context: ssl.SSLContext) -> None:
+        """Listen on a bound socket (`bind`)."""
         self._server = await asyncio.start_server(
-            self._connected, host, port, ssl=context, ssl_handshake_timeout=REQUEST_TIMEOUT_S, limit=_PIECE
+            self._connected, sock=place, ssl=context, ssl_handshake_timeout=REQUEST_TIMEOUT_S, limit=_PIECE
         )
 
     @property
