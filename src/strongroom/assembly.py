@@ -166,8 +166,20 @@ class Installation:
         return self._vouched("cards")
 
     def process_certificate(self, process: str) -> Certificate:
-        """The certificate by which one of our processes (`api`, `worker`, `prove`) is known to the card vault."""
+        """The certificate by which one of our processes (`api`, `worker`, `prove`, `operator`) is known to the card
+        vault."""
         return self.authority.issue_process(process)
+
+    def card_vault(self, process: str) -> CardVault:
+        """The card vault's inner door, as one of our processes may use it; to be closed."""
+        certificate = self.process_certificate(process)
+        outbound = Outbound(
+            allowed=[Destination(host=_LOOPBACK, port=self.config.cards_inner_port, loopback_ok=True)],
+            trust=self.authority.certificate,
+            identity=(certificate.chain, certificate.key),
+            limits=CARD_VAULT_LIMITS,
+        )
+        return CardVault(outbound, f"https://{_LOOPBACK}:{self.config.cards_inner_port}")
 
     @property
     def cards_database_url(self) -> Secret[str]:
@@ -276,15 +288,7 @@ class App:
         """The card vault, as one of our processes may use it; closed with the app."""
         known = self._card_vaults.get(process)
         if known is None:
-            certificate = self.installation.process_certificate(process)
-            outbound = Outbound(
-                allowed=[Destination(host=_LOOPBACK, port=self.config.cards_inner_port, loopback_ok=True)],
-                trust=self.installation.authority.certificate,
-                identity=(certificate.chain, certificate.key),
-                limits=CARD_VAULT_LIMITS,
-            )
-            url = f"https://{_LOOPBACK}:{self.config.cards_inner_port}"
-            known = self._card_vaults[process] = CardVault(outbound, url)
+            known = self._card_vaults[process] = self.installation.card_vault(process)
         return known
 
     def provider(self, tenant: TenantId, app_id: str, settings: Mapping[str, str]) -> Provider:
