@@ -1,4 +1,4 @@
-"""`strongroom cards`, beside a platform that is being served: keys, the root, masks, and cards moved between tenants."""
+"""`strongroom cards`, beside a platform that is being served: keys, the root, masks, cards moved between tenants."""
 
 from __future__ import annotations
 
@@ -12,8 +12,12 @@ from typing import Any
 
 import httpx
 import pytest
+import structlog
+from typer.testing import CliRunner
 
-from tests.fixtures.platform import Client, Server, run_command
+from strongroom.cli import app
+from strongroom.kernel.errors import StrongroomError, Unavailable
+from tests.fixtures.platform import Client, Server
 from tests.vault.cards.numbers import ALL, AMEX, VISA, card
 
 PASSPHRASE = "correct horse battery staple"
@@ -29,16 +33,26 @@ class House:
 
     def told(self, *arguments: str) -> Any:
         """What a command says as data, having succeeded."""
-        done = self.server.run("cards", *arguments, "--json")
-        assert done.returncode == 0, done.stderr
-        assert not set(ALL) & set(done.stdout.replace('"', " ").split())
-        return json.loads(done.stdout)
+        printed = self.printed(*arguments, "--json")
+        assert not set(ALL) & set(printed.replace('"', " ").split())
+        return json.loads(printed)
+
+    def printed(self, *arguments: str) -> str:
+        """What a command prints, having succeeded. In this process: starting another takes longer than the command."""
+        done = CliRunner().invoke(app, self.command(arguments))
+        if done.exception is not None:
+            raise done.exception
+        assert done.exit_code == 0, done.stderr
+        return done.stdout
+
+    def command(self, arguments: tuple[str, ...]) -> list[str]:
+        return ["cards", *arguments, "--data-dir", str(self.server.data_dir)]
 
     def refused(self, *arguments: str) -> str:
         """What a command says that fails."""
-        done = self.server.run("cards", *arguments)
-        assert (done.returncode, done.stdout) == (1, "")
-        return done.stderr
+        with pytest.raises(StrongroomError) as refused:
+            self.printed(*arguments)
+        return refused.value.code
 
     @property
     def of_tenant(self) -> tuple[str, str]:
@@ -58,7 +72,7 @@ class House:
             for number in numbers:
                 opened = (await self.tenant.post("/v1/customer-vault/c-1/card-session")).json()
                 headers = {"authorization": f"Session {opened['sessionToken']}"}
-                taken = await http.post(opened["url"], json=card(number), headers=headers)
+                taken = await http.post(opened["url"], json=card(number, cvv=None), headers=headers)
                 tokens.append(taken.json()["token"])
         return tokens
 
@@ -81,6 +95,7 @@ def house(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
             return tenant
 
     yield House(server, asyncio.run(make()), folder)
+    structlog.reset_defaults()
 
 
 def keep(client: Client, path: Path) -> None:
@@ -146,7 +161,7 @@ def test_the_root_is_rotated_ended_and_put_under_a_passphrase(house: House, tmp_
 def test_cards_move_to_another_vault_when_two_keys_say_so(house: House, tmp_path: Path) -> None:
     house.take(VISA, AMEX)
     receiver, parts = tmp_path / "receiver.jwk", tmp_path / "parts"
-    receiver.write_text(house.server.run("cards", "receiver-key", "--key", house.key("carla")).stdout)
+    receiver.write_text(house.printed("receiver-key", "--key", house.key("carla")))
     asking = ("export", "--key", house.key("anna"), "--receiver-key", str(receiver))
     assert house.told(*asking)["done"] is False
     out = house.told(*asking, "--yes")["transferId"]
@@ -175,7 +190,7 @@ def test_cards_move_to_another_vault_when_two_keys_say_so(house: House, tmp_path
 
 def test_a_transfer_is_called_off(house: House, tmp_path: Path) -> None:
     receiver = tmp_path / "receiver.jwk"
-    receiver.write_text(house.server.run("cards", "receiver-key", "--key", house.key("anna")).stdout)
+    receiver.write_text(house.printed("receiver-key", "--key", house.key("anna")))
     asked = house.told("export", "--key", house.key("anna"), "--receiver-key", str(receiver), "--yes")
     assert house.told("cancel", asked["transferId"], "--key", house.key("bert"), "--yes")["state"] == "CANCELLED"
 
@@ -201,5 +216,6 @@ def test_what_makes_no_sense_is_refused(house: House, arguments: tuple[str, ...]
 
 
 def test_the_vault_has_to_be_up(tmp_path: Path) -> None:
-    done = run_command("cards", "root", "show", "--data-dir", str(tmp_path))
-    assert (done.returncode, "NOT_BEING_SERVED" in done.stderr) == (1, True)
+    done = CliRunner().invoke(app, ["cards", "root", "show", "--data-dir", str(tmp_path)])
+    assert isinstance(done.exception, Unavailable)
+    assert done.exception.code == "NOT_BEING_SERVED"

@@ -29,7 +29,7 @@ from strongroom.vault.cards.codes import SecurityCodes
 from strongroom.vault.cards.custody import Custody
 from strongroom.vault.cards.doors import InnerDoor, PublicDoor, Rights
 from strongroom.vault.cards.forwarding import Egress, Forwarder, read_egress
-from strongroom.vault.cards.isolation import close_off, leave_root, lock_memory
+from strongroom.vault.cards.isolation import close_off, leave_root, lock_memory, places_of_code
 from strongroom.vault.cards.keys import CardKeys
 from strongroom.vault.cards.listening import Listener, bind, server_context
 from strongroom.vault.cards.operating import Operating
@@ -72,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     configure_logs()
     try:
         handed, ground = _read_handed(sys.stdin.buffer.read()), _prepare(options)
-        leave_root(options.folder, os.getppid())
+        leave_root(options.folder, os.getppid(), places_of_code())
         uvloop.run(serve(options, handed, ground, is_locked=lock_memory()))
     except (StrongroomError, OSError) as error:
         log.error("cards.not_started", error=str(error))  # noqa: TRY400  what it says is all there is to say

@@ -18,6 +18,7 @@ import pwd
 import resource
 import struct
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -48,17 +49,18 @@ def close_off() -> None:
         _libc().prctl(_SET_NO_NEW_PRIVILEGES, 1, 0, 0, 0)
 
 
-def leave_root(folder: Path, parent: int) -> None:
+def leave_root(folder: Path, parent: int, code: Sequence[Path]) -> None:
     """Become the system user, if we are root, and give it the vault's folder. `parent`: with whom the process ends.
 
-    Where that user can't reach our own code, we stay root, and say so. Call it before there are threads.
+    Where that user can't reach `code`, of which more may have to be loaded later, we stay root, and say so. Call it
+    before there are threads.
 
     Raises errors.Refused (`CARD_FOLDER_NOT_REACHABLE`), errors.Unavailable (`SYSTEM_USER_NOT_MADE`).
     """
     if os.geteuid() != 0:
         return
     user = ensure_system_user(SYSTEM_USER)
-    hidden = next((place for place in _code() if not may_reach(user, place)), None)
+    hidden = next((place for place in code if not may_reach(user, place)), None)
     if hidden is not None:
         log.warning("cards.stays_root", user=SYSTEM_USER, reason=f"{hidden} can't be reached by that user")
         return
@@ -77,6 +79,11 @@ def leave_root(folder: Path, parent: int) -> None:
     # A change of user takes both of these back.
     forbid_dumps()
     end_with_parent(parent)
+
+
+def places_of_code() -> Sequence[Path]:
+    """Where Python finds what it may have to load."""
+    return [Path(place, "x") for place in sys.path if place and Path(place).is_dir()]
 
 
 def lock_memory() -> bool:
@@ -116,11 +123,6 @@ def _has_right_to_lock() -> bool:
         if line.startswith("CapEff:"):
             return bool(int(line.split()[1], 16) & _MAY_LOCK)
     return False
-
-
-def _code() -> list[Path]:
-    """Where Python finds what it may have to load later."""
-    return [Path(place, "x") for place in sys.path if place and Path(place).is_dir()]
 
 
 def _libc() -> ctypes.CDLL:
