@@ -6,8 +6,9 @@ with its own code and words.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final, TypeVar
 from urllib.parse import quote
 from uuid import UUID
@@ -17,8 +18,13 @@ import msgspec
 from strongroom.kernel import errors
 from strongroom.kernel.errors import Failure, StrongroomError, Unavailable
 from strongroom.kernel.secret import Secret
-from strongroom.outbound import NoAnswer, NotSent, Outbound
+from strongroom.outbound import Destination, Limits, NoAnswer, NotSent, Outbound
 
+NAME: Final = "cards.localhost"
+"""The name in the vault's certificate at its inner door, which no other process's certificate has: whoever listens on
+its port while it is away can't pass for it."""
+LIMITS: Final = Limits(connect_s=2.0, idle_s=35.0, total_s=40.0, answer_bytes=4 << 20)
+"""What the vault may take: as long as a provider that it asks for us, and a little more."""
 T = TypeVar("T")
 _SITUATIONS: Final[Mapping[int, type[StrongroomError]]] = {
     400: errors.Refused,
@@ -82,6 +88,17 @@ class Forwarded(msgspec.Struct, frozen=True):
     headers: Mapping[str, str] = {}
     body: bytes = b""
     withheld: bool = False
+
+
+def inner_door(port: int, trust: Path, identity: tuple[Path, Path] | None) -> Outbound:
+    """A way to the vault's inner door on this machine, and to nothing else. `trust` and `identity` as of `Outbound`."""
+
+    async def here(host: str, port: int) -> Sequence[str]:
+        del host, port
+        return ("127.0.0.1",)
+
+    allowed = [Destination(host=NAME, port=port, loopback_ok=True)]
+    return Outbound(allowed=allowed, trust=trust, identity=identity, limits=LIMITS, resolver=here)
 
 
 class CardVault:

@@ -31,7 +31,7 @@ from strongroom.vault.cards.doors import InnerDoor, PublicDoor, Rights
 from strongroom.vault.cards.forwarding import Egress, Forwarder, read_egress
 from strongroom.vault.cards.isolation import close_off, leave_root, lock_memory, places_of_code
 from strongroom.vault.cards.keys import CardKeys
-from strongroom.vault.cards.listening import Listener, bind, server_context
+from strongroom.vault.cards.listening import MAX_PER_ADDRESS, Listener, bind, server_context
 from strongroom.vault.cards.operating import Operating
 from strongroom.vault.cards.records import Records
 from strongroom.vault.cards.rotation import Rotation
@@ -92,7 +92,10 @@ async def serve(options: argparse.Namespace, handed: Handed, ground: Ground, *, 
     operating = Operating(custody, Rotation(custody, holder), holder, is_locked=is_locked)
     public = PublicDoor(custody, transfers, Rights(ground.rights, options.api_url))
     inner = InnerDoor(custody, Forwarder(custody, ground.egress), operating.routes)
-    doors = (Listener(public.handle, public.max_body), Listener(inner.handle, inner.max_body))
+    doors = (
+        Listener(public.handle, public.max_body, per_address=MAX_PER_ADDRESS),
+        Listener(inner.handle, inner.max_body),
+    )
     stop = asyncio.Event()
     for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         asyncio.get_running_loop().add_signal_handler(signum, stop.set)

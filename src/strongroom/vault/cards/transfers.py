@@ -34,7 +34,7 @@ from strongroom.kernel.errors import Broken, Conflict, Failure, Forbidden, Inval
 from strongroom.kernel.ids import new_uuid
 from strongroom.kernel.secret import Secret
 from strongroom.vault.cards.custody import NUMBER, TOKEN_PREFIX, Custody, decode_card, insert_card
-from strongroom.vault.cards.intake import Expiry, NewCard
+from strongroom.vault.cards.intake import Expiry, NewCard, is_holder
 from strongroom.vault.cards.keys import KEY_BYTES, NONCE_BYTES, TenantKeys
 from strongroom.vault.cards.records import By, write_event
 from strongroom.vault.holders import FileHolder
@@ -245,7 +245,8 @@ class Transfers:
 
         Raises errors.Invalid (`TRANSFER_PART_UNREADABLE`, `TRANSFER_PART_DIFFERS`, `TRANSFER_PART_OUT_OF_ORDER`,
         `TRANSFER_CARD_INVALID`, `TRANSFER_TOKEN_TAKEN`), errors.Conflict (`TRANSFER_STATE_CONFLICT`,
-        `TRANSFER_DIFFERS`: all of the import is gone then) and errors.NotFound (`TRANSFER_NOT_FOUND`).
+        `TRANSFER_OVERLAPS`, `TRANSFER_DIFFERS`: all of the import is gone then) and errors.NotFound
+        (`TRANSFER_NOT_FOUND`).
         """
         digest = hashlib.sha256(content.encode()).digest()
         async with self._custody.records.transaction(tenant) as connection:
@@ -432,10 +433,13 @@ async def _import_card(
 ) -> None:
     brand = find_brand(sent.number) if is_card_number(sent.number) else None
     good_token = sent.token.startswith(TOKEN_PREFIX) and sent.token.isascii() and len(sent.token) <= _MAX_TOKEN
-    if brand is None or not good_token or not 1 <= sent.expiry_month <= 12 or not 2000 <= sent.expiry_year <= 2999:
-        raise Invalid(Failure("TRANSFER_CARD_INVALID", "A part holds a card whose number, expiry or token is none."))
+    good_expiry = 1 <= sent.expiry_month <= 12 and 2000 <= sent.expiry_year <= 2999
+    if brand is None or not good_token or not good_expiry or not is_holder(sent.holder):
+        raise Invalid(
+            Failure("TRANSFER_CARD_INVALID", "A part holds a card whose number, expiry, token or holder is none.")
+        )
     cursor = await connection.execute(
-        "select fingerprint, fingerprint_version from cards where tenant_id = %s and token = %s",
+        "select fingerprint, fingerprint_version, status, transfer_id from cards where tenant_id = %s and token = %s",
         (tenant, sent.token),
         binary=True,
     )
@@ -446,6 +450,16 @@ async def _import_card(
         await insert_card(connection, keys, tenant, sent.token, new, transfer=transfer_id)
     elif not _is_of(keys, known[0], known[1], sent.number):
         raise Invalid(Failure("TRANSFER_TOKEN_TAKEN", "A part holds a token that is another card's here."))
+    elif known[2] == "IMPORTING" and known[3] != transfer_id:
+        # That one may still fail, and would take the card with it.
+        raise Conflict(
+            Failure(
+                "TRANSFER_OVERLAPS",
+                "A card of this part belongs to another import, {other}, that isn't complete. Finish or cancel that "
+                "one first.",
+                {"other": str(known[3])},
+            )
+        )
 
 
 def _is_of(keys: TenantKeys, fingerprint: bytes, version: int, number: str) -> bool:
