@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
+import shlex
 import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,6 +22,8 @@ from strongroom.kernel.errors import StrongroomError, Unavailable
 from tests.fixtures.platform import Client, Server
 from tests.vault.cards.numbers import ALL, AMEX, VISA, card
 
+MANUAL = Path(__file__).parents[2] / "docs" / "cards.md"
+COMMANDS = re.compile(r"<!-- commands -->\n```\n(.*?)```", re.DOTALL)
 PASSPHRASE = "correct horse battery staple"
 
 
@@ -193,6 +197,29 @@ def test_a_transfer_is_called_off(house: House, tmp_path: Path) -> None:
     receiver.write_text(house.printed("receiver-key", "--key", house.key("anna")))
     asked = house.told("export", "--key", house.key("anna"), "--receiver-key", str(receiver), "--yes")
     assert house.told("cancel", asked["transferId"], "--key", house.key("bert"), "--yes")["state"] == "CANCELLED"
+
+
+def test_the_manual_s_commands_do_what_it_says(house: House, tmp_path: Path) -> None:
+    [token] = house.take(VISA)
+    passphrase, receiver = tmp_path / "passphrase", tmp_path / "receiver.jwk"
+    passphrase.touch(mode=0o600)
+    passphrase.write_text(PASSPHRASE)
+    receiver.write_text(house.printed("receiver-key", "--key", house.key("anna")))
+    places = {
+        "TENANT": str(house.tenant.tenant_id), "TOKEN": token, "PASSPHRASE": str(passphrase), "ANNA": house.key("anna"),
+        "BERT": house.key("bert"), "RECEIVER": str(receiver), "PARTS": str(tmp_path / "parts"),
+    }  # fmt: skip
+    lines = [line for block in COMMANDS.findall(MANUAL.read_text()) for line in block.splitlines()]
+    assert len(lines) > 12
+    for line in lines:
+        words = shlex.split(line)[2:]
+        printed = house.printed(*(places.get(word, word) for word in words))
+        if words[0] == "export" and "--receiver-key" in words:
+            places["TRANSFER"] = printed.split("cards approve ")[1].split()[0]
+        elif words[0] == "export":
+            told = house.told("transfer", places["TRANSFER"], "--key", house.key("anna"))
+            places |= {"COUNT": str(told["count"]), "DIGEST": told["digest"]}
+            assert f"--count {told['count']} --digest {told['digest']}" in printed
 
 
 @pytest.mark.parametrize(
