@@ -42,6 +42,7 @@ from strongroom.vault.holders.contract import (
     Reason,
     wrapped_key_broken,
 )
+from strongroom.vault.holders.passphrase import PLATFORM, RootPlace
 from strongroom.vault.holders.root import NONCE_BYTES, RootFile, version_in_use
 
 ROOT: Final = "root"
@@ -85,7 +86,13 @@ class FileHolder:
     """Keys in the folder `keys`; implements `contract.KeyStore`."""
 
     def __init__(
-        self, folder: Path, environment: Environment, clock: Clock, passphrase: Secret[str] | None = None
+        self,
+        folder: Path,
+        environment: Environment,
+        clock: Clock,
+        passphrase: Secret[str] | None = None,
+        *,
+        place: RootPlace = PLATFORM,
     ) -> None:
         """Open the folder; make it, and the root key in it, when there is none. Blocks, with a passphrase for long.
 
@@ -94,7 +101,7 @@ class FileHolder:
         self._folder = folder
         self._environment = environment
         self._clock = clock
-        self._root = RootFile(folder / "master.key", environment, passphrase)
+        self._root = RootFile(folder / place.file, environment, passphrase)
         self._kept_folder = folder / "scope"
         self._kept_folder.mkdir(exist_ok=True, mode=0o700)
         self._loaded: dict[str, _Loaded] = {}
@@ -206,6 +213,11 @@ class FileHolder:
         Raises errors.Invalid (`PASSPHRASE_TOO_SHORT`).
         """
         await asyncio.to_thread(self._change_passphrase, passphrase)
+
+    @property
+    def is_protected(self) -> bool:
+        """Whether the root key's file is under a passphrase."""
+        return self._root.is_protected
 
     @property
     def newest_root(self) -> int:
