@@ -25,7 +25,12 @@ from strongroom.payments.orders import MAX_INSTRUCTIONS
 MAX_REF: Final = 50
 MAX_METADATA_KEY: Final = 40
 MAX_METADATA_VALUE: Final = 500
+MAX_DEFAULTS: Final = MAX_INSTRUCTIONS
+"""Most customers for whom a new order brings defaults."""
 MAX_REASON: Final = 500
+MAX_FAILURES: Final = 10_000
+"""About so many failures of a request are listed: more than all fields of the largest order have, so that a small
+request doesn't get an enormous answer."""
 _REF: Final = re.compile(r"[a-zA-Z0-9._-]{1,50}", re.ASCII)
 _REF_CHARACTERS: Final = re.compile(r"[a-zA-Z0-9._-]*", re.ASCII)
 _SCHEME_ID: Final = re.compile(r"[0-9A-F]{32}", re.ASCII)
@@ -370,6 +375,8 @@ def _metadata(value: object, failures: list[Failure], where: str) -> dict[str, s
         return {}
     kept: dict[str, str] = {}
     for key, item in value.items():
+        if len(failures) >= MAX_FAILURES:
+            break
         if item is None:
             continue
         if not 1 <= len(key) <= MAX_METADATA_KEY:
@@ -410,6 +417,15 @@ def _customer_defaults(value: object, failures: list[Failure]) -> dict[str, Defa
         )
         return {}
     found: dict[str, Defaults] = {}
+    if len(value) > MAX_DEFAULTS:
+        failures.append(
+            Failure(
+                "CUSTOMER_DEFAULTS_COUNT_OUT_OF_RANGE",
+                "An order is made with defaults for at most {maximum} customers, not {count}. Set the rest one by one.",
+                {"maximum": MAX_DEFAULTS, "count": len(value)},
+            )
+        )
+        return found
     for customer_ref, item in value.items():
         where = "customerDefaults."
         if not _REF.fullmatch(customer_ref):

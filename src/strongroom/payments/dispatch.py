@@ -11,6 +11,8 @@ Files go the same way: the file's exact bytes are kept with the attempts, so tha
 An app that can't be reached, or answers nothing time after time, rests for a while. What only it can carry stays READY;
 then one instruction goes ahead of the others.
 
+Only an approved tenant pays: from the moment it is deleted nothing of it is sent any more, files included.
+
 While the customer's key is away their accounts can't be opened. Instructions stay READY then, and attempts by file stay
 where they are; both go on when the key is back. What has been asked of rails before is found out about all the same.
 """
@@ -58,6 +60,7 @@ from strongroom.rails.bank import profile
 from strongroom.rails.contract import BankAccount, Direction, Outcome, OutcomeKind, Payment, Provider
 from strongroom.rails.formats import pain001
 from strongroom.rails.marketplace import get_app
+from strongroom.tenancy import TenantStatus
 
 log = structlog.get_logger(__name__)
 
@@ -236,7 +239,7 @@ class Dispatcher:
         begin = partial(self._databases.operation, WORKER, tenant=tenant)
 
         async def intend(op: Operation) -> tuple[list[_Due], dict[str, Mapping[str, str]]]:
-            due = await _intend(op, troubles)
+            due = await _intend(op, troubles) if await _may_pay(op) else []
             return due, {app_id: await get_settings(op, app_id) for app_id in {item.app_id for item in due}}
 
         due, settings = await in_operation(begin, intend)
@@ -285,6 +288,8 @@ class Dispatcher:
         begin = partial(self._databases.operation, WORKER, tenant=tenant)
 
         async def intend(op: Operation) -> list[tuple[FileId, bytes]]:
+            if not await _may_pay(op):
+                return []
             with _parking(op), op.opening(Purpose.EXECUTION):
                 await _intend_files(op)
             rows = await op.rows("select file_id, sealed from payment_files where status = 'INTENDED'")
@@ -332,6 +337,12 @@ async def _all(*beats: Coroutine[Any, Any, None]) -> None:
     for ended in await asyncio.gather(*beats, return_exceptions=True):
         if ended is not None:
             raise ended
+
+
+async def _may_pay(op: Operation) -> bool:
+    """Whether the tenant is approved. One that isn't any more sends nothing; what it has sent is asked about."""
+    row = await op.row("select status from tenants where tenant_id = %s", op.tenant)
+    return row is not None and row[0] == TenantStatus.APPROVED
 
 
 async def _intend(op: Operation, troubles: _Troubles) -> list[_Due]:
