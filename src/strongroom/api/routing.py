@@ -6,13 +6,15 @@ import enum
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from strongroom.access import Permission
 from strongroom.api.services import Services
-from strongroom.database import Operation
+from strongroom.database import Operation, in_operation
 from strongroom.kernel.actors import STRANGER, Actor
+from strongroom.kernel.networks import Address
 
+T = TypeVar("T")
 MAX_BODY_BYTES: Final = 1024 * 1024
 """Largest request body, except where a route streams."""
 
@@ -41,6 +43,8 @@ class Call:
     chunks: Callable[[], Awaitable[bytes | None]] | None = None
     """For routes that stream: the next piece of the body, or None at its end."""
     correlation_id: str = ""
+    source: Address | None = None
+    """Where the request comes from, past the proxies that are trusted; None where there is no network."""
 
     def header(self, name: str) -> str:
         """A header's value (name in lower case), or an empty string."""
@@ -52,6 +56,10 @@ class Call:
         return self.services.databases.operation(
             actor, account=actor.account_id, tenant=actor.tenant_id, correlation_id=self.correlation_id
         )
+
+    async def run(self, act: Callable[[Operation], Awaitable[T]]) -> T:
+        """What `act` gives in such an operation; see `database.in_operation`."""
+        return await in_operation(self.operation, act)
 
 
 @dataclass(slots=True)

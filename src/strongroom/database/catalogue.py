@@ -100,6 +100,9 @@ CATALOGUE: Final[dict[str, dict[str, dict[str, Column]]]] = {
             identifier="public_key account_id tenant_id",
             routing="environment region",
         ),
+        "account_networks": _table(
+            Purpose.AUTHENTICATION, Retention.CONTRACT, identifier="account_id", configuration="api portal"
+        ),
         "key_owners": _table(Purpose.TENANCY, Retention.CONTRACT, identifier="key_hash account_id"),
         "sign_in_addresses": _table(Purpose.AUTHENTICATION, Retention.CONTRACT, identifier="address_hash account_id"),
         "sign_in_failures": _table(
@@ -166,7 +169,15 @@ CATALOGUE: Final[dict[str, dict[str, dict[str, Column]]]] = {
             identifier="public_key account_id tenant_id",
             routing="environment roles",
             sealed="sealed",
-            instant="created_at deleted_at",
+            instant="created_at deleted_at expires_at last_used_at",
+        ),
+        "ip_lists": _table(
+            Purpose.AUTHENTICATION,
+            Retention.CONTRACT,
+            identifier="scope_id",
+            configuration="is_enabled api portal",
+            sealed="sealed",
+            instant="updated_at",
         ),
         "nonces": _table(
             Purpose.AUTHENTICATION, Retention.MINUTES, identifier="public_key nonce_hash", instant="expires_at"
@@ -181,8 +192,8 @@ CATALOGUE: Final[dict[str, dict[str, dict[str, Column]]]] = {
         "idempotency_keys": _table(
             Purpose.EXECUTION,
             Retention.DAY,
-            identifier="scope_id key_hash request_hash",
-            routing="status",
+            identifier="scope_id key_hash request_hash attempt",
+            routing="status carried_out",
             sealed="sealed",
             instant="created_at",
         ),
@@ -403,10 +414,11 @@ CATALOGUE: Final[dict[str, dict[str, dict[str, Column]]]] = {
             Purpose.TENANCY,
             Retention.CONTRACT,
             identifier="tenant_id",
-            routing="purpose version",
+            routing="purpose version state",
             sealed="wrapped",
-            instant="created_at",
+            instant="created_at retired_at destroyed_at",
         ),
+        "card_tenants": _table(Purpose.TENANCY, Retention.CONTRACT, identifier="tenant_id"),
         "card_sessions": _table(
             Purpose.AUTHENTICATION,
             Retention.MINUTES,
@@ -418,7 +430,7 @@ CATALOGUE: Final[dict[str, dict[str, dict[str, Column]]]] = {
             Purpose.EXECUTION,
             Retention.CONTRACT,
             identifier="tenant_id token customer fingerprint transfer_id",
-            routing="status brand",
+            routing="status brand fingerprint_version",
             sealed="number_sealed shown_sealed",
             instant="created_at",
         ),
@@ -427,7 +439,7 @@ CATALOGUE: Final[dict[str, dict[str, dict[str, Column]]]] = {
             Retention.DAYS_90,
             identifier="tenant_id forward_id token request_hash",
             configuration="destination",
-            routing="state code status",
+            routing="state code status hash_version answer_by",
             sealed="answer_sealed",
             instant="claimed_until created_at updated_at",
         ),
@@ -492,6 +504,7 @@ SEALED_TABLES: Final[Mapping[str, SealedTable]] = {
     "accounts": _sealed("accounts", "account_id", "account_id"),
     "tenants": _sealed("tenants", "tenant_id", "tenant_id"),
     "api_keys": _sealed("api_keys", "tenant_id account_id", "public_key"),
+    "ip_lists": _sealed("ip_lists", "scope_id", "scope_id"),
     "idempotency_keys": _sealed("idempotency_keys", "scope_id", "key_hash"),
     "installed_apps": _sealed("installed_apps", "tenant_id", "app_id"),
     "customers": _sealed("customers", "tenant_id", "customer_id"),
