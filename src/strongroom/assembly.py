@@ -19,6 +19,7 @@ import structlog
 
 from strongroom.api import Services, build_asgi
 from strongroom.api.orders import OrderWriter
+from strongroom.api.source import SourceReader
 from strongroom.api.surface import Surface
 from strongroom.api.table import ROUTES
 from strongroom.database import Databases, EmbeddedServer
@@ -298,7 +299,7 @@ class App:
     @cached_property
     def application(self) -> Application:
         """All that this process serves: the portals for people, and the API for everything else."""
-        return Application(self.surface, Portals(self.front_door, PAGES))
+        return Application(self.surface, Portals(self.front_door, PAGES, SourceReader(self.config.trusted_proxies)))
 
     @cached_property
     def front_door(self) -> FrontDoor:

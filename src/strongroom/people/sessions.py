@@ -8,6 +8,7 @@ asks the database, so a session that is ended is ended in every process at once.
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 import hashlib
 import os
@@ -25,6 +26,7 @@ from strongroom.database import Databases, Operation
 from strongroom.kernel.actors import Actor, ActorKind, system
 from strongroom.kernel.errors import Failure, Invalid, NotFound, Unauthenticated
 from strongroom.kernel.ids import AccountId, PersonId, SessionId, new_uuid
+from strongroom.kernel.networks import Address, parse_address
 from strongroom.kernel.secret import Secret
 from strongroom.people.grants import roles_of
 from strongroom.people.keys import decode, encode
@@ -55,6 +57,11 @@ class Visitor:
     source: str
     agent: str
 
+    @property
+    def address(self) -> Address | None:
+        """The IP address; None where it isn't known."""
+        return parse_address(self.source)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionView:
@@ -70,7 +77,7 @@ class SessionView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SignedIn:
-    """A person's session, found by its secret. `roles` are those in the account itself."""
+    """A person's session, found by its secret. `roles` are those in the account itself, `source` where they are."""
 
     account_id: AccountId
     session_id: SessionId
@@ -80,6 +87,7 @@ class SignedIn:
     method: str
     proven_at: datetime
     is_due: bool
+    source: Address | None = None
 
     @property
     def actor(self) -> Actor:
@@ -89,6 +97,7 @@ class SignedIn:
             name=str(self.person.person_id),
             account_id=self.account_id,
             roles=frozenset(self.roles),
+            source=self.source,
         )
 
     def is_fresh(self, now: datetime) -> bool:
@@ -212,11 +221,13 @@ async def renew_session(op: Operation, session_id: SessionId, *, proven: bool) -
     return token
 
 
-async def find_session(databases: Databases, token: str, *, stage: Stage = Stage.SIGNED_IN) -> SignedIn:
+async def find_session(
+    databases: Databases, token: str, visitor: Visitor, *, stage: Stage = Stage.SIGNED_IN
+) -> SignedIn:
     """Whose session this is, now; notes that it was used.
 
     Raises errors.Unauthenticated (`SESSION_ENDED`) when it is nobody's, was ended, waited too long, or is at another
-    stage.
+    stage. Raises errors.Forbidden (`ADDRESS_NOT_ALLOWED`) when the account's IP list doesn't have the visitor's address.
     """
     raw = decode(token)
     if raw is None or len(raw) != 16 + _SECRET_BYTES:
@@ -227,7 +238,10 @@ async def find_session(databases: Databases, token: str, *, stage: Stage = Stage
     except NotFound:
         raise session_ended() from None
     async with databases.operation(system("front-door"), account=account) as op:
-        return await _find(op, raw, stage)
+        found = await _find(op, raw, stage)
+    found = dataclasses.replace(found, source=visitor.address)
+    await databases.check_address(found.actor, account)
+    return found
 
 
 async def _find(op: Operation, raw: bytes, stage: Stage) -> SignedIn:

@@ -20,6 +20,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from strongroom.access import Permission, allows
 from strongroom.api.problems import status_of
+from strongroom.api.source import SourceReader
 from strongroom.audit import record
 from strongroom.kernel.errors import (
     Failure,
@@ -163,8 +164,9 @@ class Page:
 class Portals:
     """Serves one table of pages, below `/portal/`."""
 
-    def __init__(self, door: FrontDoor, pages: Sequence[Page]) -> None:
+    def __init__(self, door: FrontDoor, pages: Sequence[Page], sources: SourceReader) -> None:
         self._door = door
+        self._sources = sources
         self._pages = [(page.path.strip("/").split("/"), page) for page in pages]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -194,7 +196,7 @@ class Portals:
             query=dict(parse_qsl(scope["query_string"].decode("latin-1"))),
             cookies=_cookies(scope["headers"]),
             visitor=Visitor(
-                source=scope["client"][0] if scope.get("client") else "",
+                source=str(self._sources.read(scope.get("client"), scope["headers"])),
                 agent=headers.get(b"user-agent", b"").decode("latin-1"),
             ),
         )
@@ -225,7 +227,7 @@ class Portals:
             visit.token = cookies.get(SESSION_COOKIE if stage is Stage.SIGNED_IN else WAITING_COOKIE, "")
             if not visit.token:
                 raise session_ended()
-            visit.session = await find_session(visit.door.databases, visit.token, stage=stage)
+            visit.session = await find_session(visit.door.databases, visit.token, visit.visitor, stage=stage)
         if changes:
             _check_form(visit, headers)
         if visit.session is not None:
