@@ -227,7 +227,7 @@ async def find_session(
     """Whose session this is, now; notes that it was used.
 
     Raises errors.Unauthenticated (`SESSION_ENDED`) when it is nobody's, was ended, waited too long, or is at another
-    stage. Raises errors.Forbidden (`ADDRESS_NOT_ALLOWED`) when the account's IP list doesn't have the visitor's address.
+    stage; errors.Forbidden (`ADDRESS_NOT_ALLOWED`) when the account's IP list doesn't have the visitor's address.
     """
     raw = decode(token)
     if raw is None or len(raw) != 16 + _SECRET_BYTES:
