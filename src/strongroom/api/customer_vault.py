@@ -29,6 +29,7 @@ from strongroom.payments.instruments import (
     NewBankAccount,
     check_bank_account,
 )
+from strongroom.vault import Scope, destroy_ended
 from strongroom.vault.card_client import CardVault
 
 _CUSTOMER: Final = "/v1/customer-vault/{customerRef}"
@@ -144,12 +145,13 @@ async def _put(op: Operation, call: Call) -> Reply:
 
 
 async def _forget(call: Call) -> Reply:
-    """Here first, then in the card vault. Where that is away, asking again finishes it."""
+    """Here first, then their secret, then in the card vault. Where that is away, asking again finishes it."""
     ref = _customer_ref(call)
     async with call.operation() as op:
         await customers.forget(op, ref)
         tenant, customer = op.tenant, customers.customer_id_of(op, ref).hex()
         has_cards = await instruments.has_cards(op, ref)
+    await destroy_ended(call.services.databases, Scope(account=op.account, tenant=op.tenant))
     if has_cards:
         await _card_vault(call).forget_customer(tenant, customer, call.correlation_id)
     return Reply(202)

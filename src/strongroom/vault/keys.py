@@ -32,6 +32,7 @@ from strongroom.kernel.secret import Secret
 from strongroom.vault.envelopes import Layer
 from strongroom.vault.holders.contract import KEY_BYTES, HeldKey, HeldState, KeyUnavailable, Reason
 from strongroom.vault.keyring import Keyring, in_time
+from strongroom.vault.persons import destroy_ended, part_persons
 from strongroom.vault.records import (
     DataKey,
     Keys,
@@ -310,13 +311,19 @@ class KeyDesk:
     async def tend(self, scope: Scope, splits: Sequence[Split] = (), progress: Progress | None = None) -> Work | None:
         """Do what is due: destroy, carry over, finish a rotation, end what has retired. Returns the rotation.
 
+        Without `splits` nothing is carried over.
+
         Raises as `work.run_work`.
         """
         await self._destroy_due(scope)
+        if scope.tenant is not None:
+            await destroy_ended(self.databases, scope)
         if scope.tenant is not None and splits:
             await carry_over(self.databases, scope, splits)
         work = await run_work(self.databases, self.keyring, scope, progress)
         await self._end_retired(scope)
+        if scope.tenant is not None and splits:
+            await part_persons(self.databases, scope)
         return work
 
     async def tend_all(self, splits: Sequence[Split] = ()) -> None:
