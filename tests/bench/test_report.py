@@ -39,6 +39,7 @@ def findings() -> Findings:
             bare=Speed(sealed=1_000, opened=1_000),
             one_layer=Speed(sealed=500, opened=499),
             both_layers=Speed(sealed=300, opened=240),
+            personal=Speed(sealed=30, opened=20),
             with_one=1_000,
             with_both=899,
             rewrapped=100,

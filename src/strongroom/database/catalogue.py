@@ -446,13 +446,9 @@ PERSONAL: Final[Mapping[tuple[str, str], str]] = {
 """Sensitive column → the column of its table that says which customer's alone it is. It is sealed with that person's
 secret, so that destroying the secret ends it in every copy of the database."""
 OF_MANY: Final[Mapping[tuple[str, str], str]] = {
-    ("payment_files", "sealed"): "a file for a bank has the accounts of everybody who is in it",
+    ("payment_files", "sealed"): "a file for a bank has the accounts of all who are paid with it",
     ("statements", "sensitive"): "a bank's report has the other parties of all its entries",
-    (
-        "statement_entries",
-        "sensitive",
-    ): "who paid is what the bank says; that need not be a customer, nor the payer's own "
-    "account, and the books have to keep it",
+    ("statement_entries", "sensitive"): "a bank says who paid, and nothing which customer that is; books keep it",
 }
 """The other sensitive columns, and why they are nobody's alone. Tests hold both to be all of `SENSITIVE`."""
 

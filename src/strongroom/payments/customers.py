@@ -268,7 +268,7 @@ with known as (
 ), made as (
     insert into customers (tenant_id, customer_id, status, sealed, person, created_at, updated_at)
     select %(tenant)s, id, 'ACTIVE', sealed, person, %(now)s, %(now)s
-    from unnest(%(id)s, %(sealed)s, %(person)s) as t(id, sealed, person)
+    from unnest(%(id)s, %(sealed)s, %(person)s::bigint[]) as t(id, sealed, person)
     where not exists (select from known where customer_id = id) order by id
     on conflict (tenant_id, customer_id) do update
         set status = 'ACTIVE', person = excluded.person,

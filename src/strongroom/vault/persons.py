@@ -79,7 +79,7 @@ async def destroy_ended(databases: Databases, scope: Scope) -> int:
         async with operation() as op:
             ended = await op.rows(
                 "update ended_persons set ended_at = %s "
-                "where tenant_id = %s and person = any(%s) and ended_at is null returning person",
+                "where tenant_id = %s and person = any(%s::bigint[]) and ended_at is null returning person",
                 op.now,
                 op.tenant,
                 persons,
@@ -158,7 +158,7 @@ async def _give_persons(op: Operation, customers: Sequence[UUID]) -> dict[UUID, 
     without = [customer for customer, person in found if person is None]
     fresh = dict(zip(without, await new_persons(op, len(without)), strict=True))
     await op.run(
-        "update customers c set person = t.person from unnest(%s, %s) as t(customer_id, person) "
+        "update customers c set person = t.person from unnest(%s, %s::bigint[]) as t(customer_id, person) "
         "where c.tenant_id = %s and c.customer_id = t.customer_id",
         pack_uuids([customer.bytes for customer in fresh]),
         list(fresh.values()),

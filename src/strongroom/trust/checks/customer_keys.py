@@ -26,7 +26,7 @@ from typing import Any, Final
 
 import msgspec
 
-from strongroom.database.catalogue import SENSITIVE
+from strongroom.database.catalogue import PERSONAL, SENSITIVE
 from strongroom.kernel.actors import operator
 from strongroom.kernel.errors import StrongroomError
 from strongroom.kernel.ids import new_uuid
@@ -41,7 +41,7 @@ from strongroom.trust.stage import PROVER, Seat, Stage, stage
 from strongroom.trust.verdicts import Figure, Findings
 from strongroom.trust.workbench import Workbench
 from strongroom.vault import Layer, Scope, get_scope_key
-from strongroom.vault.envelopes import FORMAT, context_of
+from strongroom.vault.envelopes import FORMAT, PERSON_FORMAT, context_of
 
 WITHIN_S: Final = 5.0
 """How long a disabled key may still be used anywhere."""
@@ -195,12 +195,17 @@ async def _try_alone(findings: Findings, bench: Workbench, tenants: Sequence[_Te
                 for layer in Layer
             ]
             findings.expect(
-                content[:2] == bytes([FORMAT, Layer.CUSTOMER.code])
+                content[:2] == bytes([_format_of(found), Layer.CUSTOMER.code])
                 and tenant.word.encode() not in content
                 and further == [None, None],
                 f"{found.place} is readable with the platform's keys alone",
             )
     return tried
+
+
+def _format_of(found: Field) -> int:
+    """Of the customer's layer's envelope."""
+    return PERSON_FORMAT if (found.table, found.column) in PERSONAL else FORMAT
 
 
 async def _disable(
