@@ -49,9 +49,16 @@ def keep_persons(op: Operation, persons: Collection[int]) -> None:
 
 
 async def end_person(op: Operation, person: int) -> None:
-    """Write down, with the change that forgets them, that a person's secret is to be destroyed (`destroy_ended`)."""
+    """Write down, with the change that forgets them, that a person's secret is to be destroyed (`destroy_ended`).
+
+    Somebody whose row was put back from a backup may be ended once more.
+    """
     await op.run(
-        "insert into ended_persons (tenant_id, person, asked_at) values (%s, %s, %s)", op.tenant, person, op.now
+        "insert into ended_persons (tenant_id, person, asked_at) values (%s, %s, %s) "
+        "on conflict (tenant_id, person) do update set ended_at = null",
+        op.tenant,
+        person,
+        op.now,
     )
 
 

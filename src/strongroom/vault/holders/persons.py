@@ -135,7 +135,9 @@ class PersonSecrets:
 
     def _make(self, path: Path, block: int) -> None:
         """Put a block of fresh secrets there, unless another process has."""
-        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for folder in (self._folder.parent, self._folder):
+            folder.mkdir(exist_ok=True, mode=0o700)
+            _files.sync_folder(folder.parent)
         with _files.locked(self._folder):
             if path.exists():
                 return
