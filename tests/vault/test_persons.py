@@ -20,7 +20,7 @@ from strongroom.payments.customers import customer_id_of, forget, get_customer, 
 from strongroom.payments.instruments import add_many, open_contents
 from strongroom.vault import Layer, ScopeCipher, destroy_ended, persons, verify_scope
 from strongroom.vault._walking import read_batch, write_column
-from strongroom.vault.holders.persons import BLOCK, PersonSecrets
+from strongroom.vault.holders.persons import BLOCK, RUNS, SLOT_BYTES, PersonSecrets
 from strongroom.vault.work import KEEPER
 from tests.fixtures.platform import Client, Platform
 from tests.payments.world import IBAN, World, bank_account
@@ -180,6 +180,25 @@ async def test_what_a_crash_left_undone_the_worker_does(owner: Owner, monkeypatc
     await restore(owner, copy)
     assert await fields_of(owner, "C-0") == [LOST, LOST]
     assert await fields_of(owner, "C-1") == ["number 1", IBAN]
+
+
+async def test_what_a_copy_of_the_folder_brings_back_is_destroyed_again(owner: Owner) -> None:
+    await write_customers(owner, 2)
+    copy, person = await copy_of(owner), (await persons_of(owner))["C-0"]
+    assert person is not None
+    block = owner.app.config.keys_dir / "persons" / "eu" / f"{person // BLOCK:08d}.secrets"
+    content = block.read_bytes()
+    await forget_and_destroy(owner, "C-0")
+    await restore(owner, copy)
+    slot = slice(RUNS + person % BLOCK * SLOT_BYTES, RUNS + (person % BLOCK + 1) * SLOT_BYTES)
+    with block.open("r+b") as file:
+        file.seek(slot.start)
+        file.write(content[slot])
+    assert await fields_of(owner, "C-0") == ["number 0", IBAN]
+    await owner.desk.tend(owner.scope, SPLITS, again=True)
+    assert await fields_of(owner, "C-0") == [LOST, LOST]
+    assert await fields_of(owner, "C-1") == ["number 1", IBAN]
+    assert len(await owner.actions("person-key.destroy")) == 1
 
 
 async def test_who_comes_again_gets_another_secret(owner: Owner) -> None:

@@ -308,16 +308,18 @@ class KeyDesk:
             await record(op, "key.stop-rotation", "key", scope.id, detail=f"{work.kind} {work.layer.value}")
             return work
 
-    async def tend(self, scope: Scope, splits: Sequence[Split] = (), progress: Progress | None = None) -> Work | None:
+    async def tend(
+        self, scope: Scope, splits: Sequence[Split] = (), progress: Progress | None = None, *, again: bool = False
+    ) -> Work | None:
         """Do what is due: destroy, carry over, finish a rotation, end what has retired. Returns the rotation.
 
-        Without `splits` nothing is carried over.
+        Without `splits` nothing is carried over; `again` is of `destroy_ended`.
 
         Raises as `work.run_work`.
         """
         await self._destroy_due(scope)
         if scope.tenant is not None:
-            await destroy_ended(self.databases, scope)
+            await destroy_ended(self.databases, scope, again=again)
         if scope.tenant is not None and splits:
             await carry_over(self.databases, scope, splits)
         work = await run_work(self.databases, self.keyring, scope, progress)
@@ -326,11 +328,11 @@ class KeyDesk:
             await part_persons(self.databases, scope)
         return work
 
-    async def tend_all(self, splits: Sequence[Split] = ()) -> None:
+    async def tend_all(self, splits: Sequence[Split] = (), *, again: bool = False) -> None:
         """The same for every account and tenant; what goes wrong with one is logged and holds up no other."""
         for scope in await self.scopes():
             try:
-                await self.tend(scope, splits)
+                await self.tend(scope, splits, again=again)
             except StrongroomError as error:
                 log.warning("keys.not_tended", scope=str(scope.id), code=error.code)
 

@@ -62,20 +62,24 @@ async def end_person(op: Operation, person: int) -> None:
     )
 
 
-async def destroy_ended(databases: Databases, scope: Scope) -> int:
+async def destroy_ended(databases: Databases, scope: Scope, *, again: bool = False) -> int:
     """Destroy the secrets of a tenant's persons that have been ended, and return how many there were.
 
-    Safe to call again after any error, and in several processes at once.
+    With `again` those that are destroyed already as well: a copy of the folder of the keys that was put back brings
+    them with it. Safe to call again after any error, and in several processes at once.
 
     Raises errors.Unavailable (`KEY_UNAVAILABLE`, `KEY_FILE_NOT_WRITTEN`, `DATABASE_UNAVAILABLE`).
     """
-    destroyed = 0
+    destroyed, persons = 0, [-1]
+    condition = "true" if again else "ended_at is null"
     operation = partial(databases.operation, KEEPER, account=scope.account, tenant=scope.tenant)
     while True:
         async with operation() as op:
             rows = await op.rows(
-                "select person from ended_persons where tenant_id = %s and ended_at is null order by person limit %s",
+                f"select person from ended_persons where tenant_id = %s and person > %s and {condition} "  # noqa: S608  ours
+                "order by person limit %s",
                 op.tenant,
+                persons[-1],
                 DESTROYED_AT_ONCE,
             )
             secrets = _secrets(op) if rows else None
