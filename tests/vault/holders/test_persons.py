@@ -61,6 +61,15 @@ def test_a_run_is_handed_out_once_and_its_secrets_stay(folder: Path, secrets: Pe
     assert revealed(another(folder), taken) == found
 
 
+def test_a_forked_process_does_not_hand_out_what_its_parent_does(secrets: PersonSecrets) -> None:
+    secrets.spare.extend(secrets.take([0]))
+    child = os.fork()
+    if child == 0:
+        os._exit(len(secrets.spare))
+    assert os.waitpid(child, 0)[1] == 0
+    assert len(secrets.spare) == RUN
+
+
 def test_a_block_is_there_whole_before_its_first_secret_is_used(folder: Path, secrets: PersonSecrets) -> None:
     secrets.take([0])
     content = block_of(folder).read_bytes()

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import os
 import stat
+import weakref
 from collections import deque
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
@@ -62,6 +63,7 @@ class PersonSecrets:
         self._make_key = make_key
         self.spare: deque[int] = deque()
         """Persons taken by this process whom nobody is yet."""
+        _taking.add(self)
 
     def find(self, person: int) -> Secret[bytes] | None:
         """A person's secret, as the file has it now; None when it was destroyed.
@@ -158,6 +160,18 @@ class PersonSecrets:
 
 def _away(path: Path) -> KeyUnavailable:
     return KeyUnavailable(_NAME, Reason.AWAY, f"{path.name} isn't there: restore it from the backup of the keys")
+
+
+_taking: Final[weakref.WeakSet[PersonSecrets]] = weakref.WeakSet()
+
+
+def _take_anew() -> None:
+    for secrets in _taking:
+        secrets.spare.clear()
+
+
+# A forked child would hand out what its parent does.
+os.register_at_fork(after_in_child=_take_anew)
 
 
 def _grouped(numbers: Collection[int], size: int) -> dict[int, list[int]]:
