@@ -356,6 +356,7 @@ def to_variables(config: Config) -> dict[str, str]:
         "CERTIFICATE": "" if config.certificate is None else str(config.certificate),
         "CERTIFICATE_KEY": "" if config.certificate_key is None else str(config.certificate_key),
         "NAMES": ",".join(config.names),
+        "TRUSTED_PROXIES": ",".join(config.trusted_proxies),
     }
     return {f"{ENVIRONMENT_VARIABLE}{name}": value for name, value in values.items()}
 
@@ -380,6 +381,7 @@ def from_variables(variables: Mapping[str, str]) -> Config:
         certificate=Path(read("CERTIFICATE")) if read("CERTIFICATE") else None,
         certificate_key=Path(read("CERTIFICATE_KEY")) if read("CERTIFICATE_KEY") else None,
         names=tuple(read("NAMES").split(",")),
+        trusted_proxies=tuple(filter(None, read("TRUSTED_PROXIES").split(","))),
     )
 
 

@@ -146,7 +146,9 @@ async def test_what_is_wrong_is_listed(tenant: Client, asked: dict[str, str], ex
     ("asked", "expected"),
     [
         ({"email": 7}, ["EMAIL_IS_INVALID"]),
-        ({"iban": ["x"], "email": {}}, ["IBAN_IS_INVALID"]),
+        ({"iban": ["x"], "email": {}}, ["EMAIL_IS_INVALID", "IBAN_IS_INVALID"]),
+        ({"email": [], "customerRef": "c"}, ["EMAIL_IS_INVALID"]),
+        ({"customerRef": "c", "iban": False}, ["IBAN_IS_INVALID"]),
         ({"customerRef": 1.5}, ["CUSTOMER_REF_CONTAINS_INVALID_CHARACTERS"]),
         ({"customerRef": "c", "take": True}, ["TAKE_OUT_OF_RANGE"]),
         ({"customerRef": "c", "take": [], "cursor": 7}, ["CURSOR_IS_INVALID", "TAKE_OUT_OF_RANGE"]),

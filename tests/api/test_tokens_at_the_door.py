@@ -185,3 +185,11 @@ async def test_the_published_key_checks_our_tokens(platform: Platform, account: 
     token = jwt.decode(account.token, KeySet.import_key_set(published), algorithms=["Ed25519"])
     assert token.claims["sub"] == account.public_key
     assert token.claims["exp"] > time.time()
+
+
+async def test_who_is_not_let_in_is_not_told_what_is_wrong_with_the_request(tenant: Client) -> None:
+    gone = await tenant.new_key("tenant-admin")
+    assert (await gone.sign_in()).status_code == 201
+    assert (await tenant.delete(f"/v1/tenant/keys/{gone.public_key}")).status_code == 204
+    answer = await gone.post("/v1/order-management", {"orderRef": ""})
+    assert (answer.status_code, codes(answer)) == (401, ["TOKEN_REVOKED"])

@@ -29,6 +29,8 @@ class Permission(enum.StrEnum):
     CUSTOMERS_FORGET = "customers:forget"
     CUSTOMERS_OPEN = "customers:open"
     """See in clear what customers' vaults show through masks, for a purpose."""
+    IP_LIST_MANAGE = "ip-list:manage"
+    """Say from which addresses the account, or the tenant, may be reached."""
     ALERTS_READ = "alerts:read"
     ENCRYPTION_KEYS_READ = "encryption-keys:read"
     ENCRYPTION_KEYS_MANAGE = "encryption-keys:manage"
@@ -44,6 +46,7 @@ _ACCOUNT: Final[Mapping[str, frozenset[Permission]]] = {
         {
             P.ACCOUNT_MANAGE,
             P.ACCOUNT_KEYS_MANAGE,
+            P.IP_LIST_MANAGE,
             P.TENANTS_READ,
             P.TENANTS_WRITE,
             P.TENANTS_APPROVE,
@@ -64,10 +67,10 @@ _TENANT: Final[Mapping[str, frozenset[Permission]]] = {
             P.TENANT_MANAGE, P.TENANT_KEYS_MANAGE, P.APPS_READ, P.APPS_WRITE, P.COLLECT_SCHEMES_READ,
             P.COLLECT_SCHEMES_WRITE, P.PAYOUT_SCHEMES_READ, P.PAYOUT_SCHEMES_WRITE, P.TRANSACTIONS_READ,
             P.TRANSACTIONS_WRITE, P.CUSTOMERS_FORGET, P.CUSTOMERS_OPEN, P.ALERTS_READ, P.ENCRYPTION_KEYS_READ,
-            P.ENCRYPTION_KEYS_MANAGE, P.CARDS_WRITE, P.CARDS_MOVE,
+            P.ENCRYPTION_KEYS_MANAGE, P.CARDS_WRITE, P.CARDS_MOVE, P.IP_LIST_MANAGE,
         }
     ),
-    "tenant-management": frozenset({P.TENANT_MANAGE, P.ALERTS_READ}),
+    "tenant-management": frozenset({P.TENANT_MANAGE, P.IP_LIST_MANAGE, P.ALERTS_READ}),
     "tenant-app-read": frozenset({P.APPS_READ}),
     "tenant-app-write": frozenset({P.APPS_READ, P.APPS_WRITE}),
     "tenant-collect-scheme-read": frozenset({P.COLLECT_SCHEMES_READ}),

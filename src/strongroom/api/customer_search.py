@@ -75,7 +75,7 @@ async def _search(op: Operation, source: Object) -> Reply:
 
 def _read(source: Object) -> tuple[SearchBy, str, bytes, int]:
     found = Collector()
-    terms = [by for by in SearchBy if source.get(by.value) not in {None, ""}] if _are_texts(source, found) else []
+    terms = [by for by in SearchBy if source.get(by.value)] if _are_texts(source, found) else []
     by, value = SearchBy.REF, ""
     if len(terms) == 1:
         by = terms[0]
@@ -94,7 +94,7 @@ def _read(source: Object) -> tuple[SearchBy, str, bytes, int]:
 
 def _are_texts(source: Object, found: Collector) -> bool:
     for by in SearchBy:
-        if not isinstance(source.get(by.value) or "", str):
+        if not isinstance(source.get(by.value), str | None):
             code = (
                 "CUSTOMER_REF_CONTAINS_INVALID_CHARACTERS" if by is SearchBy.REF else f"{by.value.upper()}_IS_INVALID"
             )

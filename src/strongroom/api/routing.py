@@ -12,6 +12,7 @@ from strongroom.access import Permission
 from strongroom.api.services import Services
 from strongroom.database import Operation
 from strongroom.kernel.actors import STRANGER, Actor
+from strongroom.kernel.networks import Address
 
 MAX_BODY_BYTES: Final = 1024 * 1024
 """Largest request body, except where a route streams."""
@@ -41,6 +42,8 @@ class Call:
     chunks: Callable[[], Awaitable[bytes | None]] | None = None
     """For routes that stream: the next piece of the body, or None at its end."""
     correlation_id: str = ""
+    source: Address | None = None
+    """Where the request comes from, past the proxies that are trusted; None where there is no network."""
 
     def header(self, name: str) -> str:
         """A header's value (name in lower case), or an empty string."""

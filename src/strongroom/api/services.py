@@ -10,13 +10,17 @@ from strongroom.database import Databases
 from strongroom.kernel.actors import Actor
 from strongroom.kernel.clock import Clock
 from strongroom.kernel.config import Config
+from strongroom.kernel.networks import Address
 
 
 class TokenReader(Protocol):
     """Tells who a bearer token is (`strongroom.identity`)."""
 
-    def read(self, token: str) -> Actor:
-        """The actor. Raises errors.Unauthenticated when the token is forged, expired or of another environment."""
+    def read(self, token: str, source: Address | None) -> Actor:
+        """The actor, who comes from `source`.
+
+        Raises errors.Unauthenticated when the token is forged, expired or of another environment.
+        """
         ...
 
 

@@ -47,6 +47,7 @@ async def _sign_in(call: Call) -> Reply:
         authorization=call.header("authorization"),
         body=call.body,
         correlation_id=call.correlation_id,
+        source=call.source,
     )
     return Reply(201, TokenBody(access_token=issued.token.reveal(), expires=str(issued.expires_ms)))
 

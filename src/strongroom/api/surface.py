@@ -22,6 +22,7 @@ from strongroom.access import allows
 from strongroom.api import idempotency, problems
 from strongroom.api.routing import MAX_BODY_BYTES, Access, Call, Reply, Route
 from strongroom.api.services import Services
+from strongroom.api.source import SourceReader
 from strongroom.audit import Entry, record_many
 from strongroom.database import Coalescer, Operation
 from strongroom.kernel.actors import Actor
@@ -60,6 +61,7 @@ class Surface:
 
     def __init__(self, services: Services, routes: Sequence[Route]) -> None:
         self._services = services
+        self._sources = SourceReader(services.config.trusted_proxies)
         self._refusals: Coalescer[Actor, Entry, None] = Coalescer(self._record_refusals)
         paths: dict[str, dict[str, Route]] = {}
         for route in routes:
@@ -108,10 +110,12 @@ class Surface:
             query=dict(parse_qsl(scope["query_string"].decode("latin-1"))) if scope["query_string"] else {},
             headers=headers,
             correlation_id=_correlation_id(headers),
+            source=self._sources.read(scope["client"], scope["headers"]),
         )
         try:
             reply = await self._answer(call, receive)
-        except StrongroomError as error:
+        except StrongroomError as raised:
+            error = await self._foremost(call, raised)
             status = problems.status_of(error)
             if status == 500:
                 log.exception("api.broken", codes=[failure.code for failure in error.failures], path=route.path)
@@ -166,7 +170,20 @@ class Surface:
             raise Unauthenticated(
                 Failure("TOKEN_REQUIRED", "Send `Authorization: Bearer …` with a token from POST /v1/identity/hmac.")
             )
-        return self._services.tokens.read(token.strip())
+        return self._services.tokens.read(token.strip(), call.source)
+
+    async def _foremost(self, call: Call, error: StrongroomError) -> StrongroomError:
+        """What is told of a refusal: who may not come in at all learns that, and nothing of what they sent."""
+        status = problems.status_of(error)
+        if call.actor.account_id is None or status in {401, 403} or status >= 500:
+            return error
+        try:
+            async with call.operation():
+                return error
+        except (Unauthenticated, Forbidden) as foremost:
+            return foremost
+        except StrongroomError:
+            return error
 
     async def _refused(self, call: Call, error: StrongroomError, status: int) -> None:
         """Record a refusal, in an operation of its own; a database that is away doesn't change the answer."""

@@ -33,6 +33,14 @@ def serve(
         Path | None, typer.Option("--certificate", help="Your own certificate with its chain (PEM).")
     ] = None,
     certificate_key: Annotated[Path | None, typer.Option("--certificate-key", help="Its key (PEM).")] = None,
+    trusted_proxy: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--trusted-proxy",
+            help="Network (CIDR) of proxies whose X-Forwarded-For is believed; may be given several times.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Start the platform and keep it up: database, API over TLS, card vault and, in the sandbox, the simulator."""
     from strongroom.assembly import Installation
@@ -53,6 +61,7 @@ def serve(
         processes=processes,
         certificate=certificate,
         certificate_key=certificate_key,
+        trusted_proxies=trusted_proxy or (),
     )
     ask_passphrase(config.keys_dir)
     Supervisor(Installation(config)).run()

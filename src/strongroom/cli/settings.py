@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +11,7 @@ import typer
 
 from strongroom.kernel.config import Config, Environment
 from strongroom.kernel.errors import Failure, Refused
+from strongroom.kernel.networks import parse_range
 from strongroom.kernel.secret import Secret
 
 DataDir = Annotated[
@@ -51,11 +53,18 @@ def config_for(
     processes: int = 1,
     certificate: Path | None = None,
     certificate_key: Path | None = None,
+    trusted_proxies: Sequence[str] = (),
 ) -> Config:
     """The settings.
 
-    Raises errors.Refused (`FILE_NOT_FOUND`) for a certificate or key that isn't there.
+    Raises errors.Refused: `FILE_NOT_FOUND` for a certificate or key that isn't there, `PROXY_NOT_RECOGNISED` for a
+    proxy that is no network.
     """
+    try:
+        for proxy in trusted_proxies:
+            parse_range(proxy)
+    except ValueError as error:
+        raise Refused(Failure("PROXY_NOT_RECOGNISED", "{reason}.", {"reason": str(error)})) from None
     for path in (certificate, certificate_key):
         if path is not None and not path.is_file():
             raise Refused(Failure("FILE_NOT_FOUND", "There is no file {path}.", {"path": str(path)}))
@@ -71,6 +80,7 @@ def config_for(
         processes=processes,
         certificate=certificate,
         certificate_key=certificate_key,
+        trusted_proxies=tuple(trusted_proxies),
     )
 
 

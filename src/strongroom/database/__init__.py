@@ -4,6 +4,7 @@ from strongroom.database.catalogue import CATALOGUE, Column, DataClass, Purpose
 from strongroom.database.coalescing import Coalescer
 from strongroom.database.databases import Databases, DirectoryEntry
 from strongroom.database.embedded import EmbeddedServer
+from strongroom.database.ip_lists import IpList
 from strongroom.database.operation import KeysChanged, Operation
 from strongroom.database.packed import Packed, pack_bytes, pack_codes, pack_dates, pack_instants, pack_texts, pack_uuids
 
@@ -15,6 +16,7 @@ __all__ = [
     "Databases",
     "DirectoryEntry",
     "EmbeddedServer",
+    "IpList",
     "KeysChanged",
     "Operation",
     "Packed",

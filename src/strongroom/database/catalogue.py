@@ -97,6 +97,9 @@ CATALOGUE: Final[dict[str, dict[str, dict[str, Column]]]] = {
             identifier="public_key account_id tenant_id",
             routing="environment region",
         ),
+        "account_networks": _table(
+            Purpose.AUTHENTICATION, Retention.CONTRACT, identifier="account_id", configuration="api portal"
+        ),
         "key_owners": _table(Purpose.TENANCY, Retention.CONTRACT, identifier="key_hash account_id"),
         "evidence": _table(
             Purpose.ACCOUNTABILITY, Retention.RECORD, record="control_id verdict figure", instant="checked_at"
@@ -152,7 +155,15 @@ CATALOGUE: Final[dict[str, dict[str, dict[str, Column]]]] = {
             identifier="public_key account_id tenant_id",
             routing="environment roles",
             sealed="sealed",
-            instant="created_at deleted_at",
+            instant="created_at deleted_at expires_at last_used_at",
+        ),
+        "ip_lists": _table(
+            Purpose.AUTHENTICATION,
+            Retention.CONTRACT,
+            identifier="scope_id",
+            configuration="is_enabled api portal",
+            sealed="sealed",
+            instant="updated_at",
         ),
         "nonces": _table(
             Purpose.AUTHENTICATION, Retention.MINUTES, identifier="public_key nonce_hash", instant="expires_at"
@@ -414,6 +425,7 @@ SEALED_TABLES: Final[Mapping[str, SealedTable]] = {
     "accounts": _sealed("accounts", "account_id", "account_id"),
     "tenants": _sealed("tenants", "tenant_id", "tenant_id"),
     "api_keys": _sealed("api_keys", "tenant_id account_id", "public_key"),
+    "ip_lists": _sealed("ip_lists", "scope_id", "scope_id"),
     "idempotency_keys": _sealed("idempotency_keys", "scope_id", "key_hash"),
     "installed_apps": _sealed("installed_apps", "tenant_id", "app_id"),
     "customers": _sealed("customers", "tenant_id", "customer_id"),

@@ -24,6 +24,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from strongroom.database import packed
+from strongroom.database.ip_lists import ANYWHERE, IpList, IpLists
 from strongroom.database.migrating import Kind, migrate
 from strongroom.database.operation import Connection, Operation, Session, Stage, revoked
 from strongroom.kernel.actors import Actor
@@ -74,12 +75,13 @@ class Ciphers(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DirectoryEntry:
-    """Where an API key lives, and whose it is."""
+    """Where an API key lives, and whose it is. `ip_list` is its account's."""
 
     environment: str
     account_id: AccountId
     tenant_id: TenantId | None
     region: str
+    ip_list: IpList = ANYWHERE
 
 
 def database_name(name: str) -> str:
@@ -194,6 +196,7 @@ class Databases:
         self._has_room = has_room
         self._tenants: dict[TenantId, tuple[AccountId, str]] = {}
         self._accounts: dict[AccountId, str] = {}
+        self._ip_lists = IpLists()
         self._cut_off: set[str] = set()
         self._drained_at_s: dict[str, float] = {}
         self._pools = {
@@ -239,9 +242,9 @@ class Databases:
         which may be the whole of it (`Operation.whole`), as long as the scope's cipher is at hand.
 
         Raises errors.NotFound (`TENANT_NOT_FOUND`, `ACCOUNT_NOT_FOUND`), errors.Unauthenticated (`TOKEN_REVOKED`),
-        errors.Forbidden (`TENANT_NOT_APPROVED`), errors.Collided (`CHANGED_MEANWHILE`) and errors.Unavailable
-        (`DATABASE_UNAVAILABLE`; `DATABASE_TAKES_NO_CHANGES` when its disk is full; `OUTCOME_UNKNOWN` when the
-        connection was lost while committing).
+        errors.Forbidden (`TENANT_NOT_APPROVED`, `ADDRESS_NOT_ALLOWED`), errors.Collided (`CHANGED_MEANWHILE`)
+        and errors.Unavailable (`DATABASE_UNAVAILABLE`; `DATABASE_TAKES_NO_CHANGES` when its disk is full;
+        `OUTCOME_UNKNOWN` when the connection was lost while committing).
         """
         if tenant is not None and (account is None or region is None):
             account, region = await self.locate_tenant(tenant)
@@ -252,9 +255,13 @@ class Databases:
         # A tenant's key is checked where it lives, in this very transaction; an account's in the directory, since an
         # account's operations reach into every region.
         key = actor.key_id if actor.tenant_id is not None else None
-        if actor.key_id is not None and key is None and await self.find_key(actor.key_id) is None:
-            raise revoked()
+        if actor.key_id is not None and key is None:
+            entry = await self.find_key(actor.key_id)
+            if entry is None:
+                raise revoked()
+            entry.ip_list.check(actor)
         scope = tenant or account or UUID(int=0)
+        is_limited = actor.tenant_id is not None and actor.source is not None
 
         def made(session: Session, cipher: Cipher) -> Operation:
             return Operation(
@@ -271,9 +278,12 @@ class Databases:
 
         if lazily and (known := self._ciphers.known(region, scope)) is not None:
             cipher, epoch = known
-            async with self._session(region, account, tenant, key, expected=epoch) as session:
-                yield made(session, cipher)
-            return
+            ip_list = self._ip_lists.known(region, scope, epoch) if is_limited else ANYWHERE
+            if ip_list is not None:
+                ip_list.check(actor)
+                async with self._session(region, account, tenant, key, expected=epoch) as session:
+                    yield made(session, cipher)
+                return
         for attempt in range(LOADS):
             if attempt:
                 connect = partial(self._scope_session, region, account, tenant)
@@ -281,6 +291,8 @@ class Databases:
             async with self._session(region, account, tenant, key) as session:
                 found = self._ciphers.find(region, scope, session.epoch or 0)
                 if found is not None:
+                    if is_limited:
+                        (await self._ip_lists.read(session, region, scope)).check(actor)
                     yield made(session, found)
                     return
         raise _keys_changing()
@@ -355,11 +367,15 @@ class Databases:
     async def find_key(self, key: ApiKeyId) -> DirectoryEntry | None:
         """Where a live API key lives, or None."""
         row = await self._directory_row(
-            "select environment, account_id, tenant_id, region from api_keys where public_key = %s", key
+            "select environment, account_id, tenant_id, region, api, portal "
+            "from api_keys left join account_networks using (account_id) where public_key = %s",
+            key,
         )
         if row is None:
             return None
-        return DirectoryEntry(environment=row[0], account_id=row[1], tenant_id=row[2], region=row[3])
+        return DirectoryEntry(
+            environment=row[0], account_id=row[1], tenant_id=row[2], region=row[3], ip_list=IpList.of(row[4], row[5])
+        )
 
     async def list_tenants(self, account: AccountId) -> Sequence[tuple[TenantId, str]]:
         """The account's tenants with their regions, oldest first."""

@@ -11,23 +11,25 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import dataclasses
 import hashlib
 import hmac
 import re
 import time
-from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 import structlog
 
 from strongroom.audit import record
 from strongroom.database import Databases, DirectoryEntry, Operation
-from strongroom.identity.api_keys import private_key_of
+from strongroom.identity.api_keys import mark_used, private_key_of
+from strongroom.identity.ip_lists import check_source
 from strongroom.identity.tokens import Issued, Tokens
 from strongroom.kernel.actors import Actor, ActorKind, system
 from strongroom.kernel.errors import Failure, Forbidden, StrongroomError, Unauthenticated, Unavailable
 from strongroom.kernel.ids import ApiKeyId, parse_uuid
+from strongroom.kernel.networks import Address
 from strongroom.kernel.secret import Secret
 
 log = structlog.get_logger(__name__)
@@ -43,7 +45,7 @@ _EPOCH: Final = re.compile(r"[0-9]{1,12}(?:\.[0-9]{1,9})?", re.ASCII)
 _NONCE: Final = re.compile(rf"[\x21-\x7e]{{1,{MAX_NONCE_CHARACTERS}}}", re.ASCII)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class _Signed:
     """What the Authorization header says. `text` is what was signed."""
 
@@ -55,12 +57,19 @@ class _Signed:
 
 
 async def sign_in(
-    databases: Databases, tokens: Tokens, *, authorization: str, body: bytes, correlation_id: str
+    databases: Databases,
+    tokens: Tokens,
+    *,
+    authorization: str,
+    body: bytes,
+    correlation_id: str,
+    source: Address | None = None,
 ) -> Issued:
-    """A token for a signed request.
+    """A token for a signed request that came from the address `source`.
 
     Raises errors.Unauthenticated (`SIGNATURE_IS_REQUIRED`, `SIGNATURE_MALFORMED`, `SIGNATURE_REFUSED`,
-    `CLOCK_OUT_OF_RANGE`, `NONCE_REPLAYED`, `KEY_OF_OTHER_ENVIRONMENT`) and errors.Forbidden (`TENANT_NOT_APPROVED`).
+    `CLOCK_OUT_OF_RANGE`, `NONCE_REPLAYED`, `KEY_OF_OTHER_ENVIRONMENT`, `API_KEY_EXPIRED`) and errors.Forbidden
+    (`TENANT_NOT_APPROVED`, `ADDRESS_NOT_ALLOWED`).
     """
     started = time.monotonic()
     try:
@@ -69,7 +78,7 @@ async def sign_in(
         if entry is None:
             raise _refused()
         try:
-            return await _exchange(databases, tokens, entry, signed, correlation_id)
+            return await _exchange(databases, tokens, entry, signed, correlation_id=correlation_id, source=source)
         except (Unauthenticated, Forbidden) as error:
             await _record_refusal(databases, entry, signed, error, correlation_id)
             raise
@@ -79,7 +88,13 @@ async def sign_in(
 
 
 async def _exchange(
-    databases: Databases, tokens: Tokens, entry: DirectoryEntry, signed: _Signed, correlation_id: str
+    databases: Databases,
+    tokens: Tokens,
+    entry: DirectoryEntry,
+    signed: _Signed,
+    *,
+    correlation_id: str,
+    source: Address | None,
 ) -> Issued:
     if entry.environment != databases.environment.value:
         raise Unauthenticated(
@@ -98,15 +113,20 @@ async def _exchange(
     ) as op:
         op.actor = _actor(entry, signed.public_key)
         row = await op.row(
-            "select sealed, roles from api_keys where public_key = %s and deleted_at is null", signed.public_key
+            "select sealed, roles, expires_at from api_keys where public_key = %s and deleted_at is null",
+            signed.public_key,
         )
         if row is None or not _is_signature_of(private_key_of(op, signed.public_key, row[0]), signed):
             raise _refused()
+        # After the signature: a stranger isn't told that there is a list.
+        await check_source(op, dataclasses.replace(op.actor, source=source))
+        _check_end(op, row[2])
         _check_clock(op, signed)
         await _check_tenant(op)
         await _spend_nonce(op, signed)
+        await mark_used(op, signed.public_key)
         await record(op, "sign-in", "api-key", signed.public_key)
-    return tokens.issue(signed.public_key, account=entry.account_id, tenant=entry.tenant_id, roles=row[1])
+    return tokens.issue(signed.public_key, account=entry.account_id, tenant=entry.tenant_id, roles=row[1], until=row[2])
 
 
 def _parse(authorization: str, body: bytes) -> _Signed:
@@ -145,6 +165,17 @@ def _parse(authorization: str, body: bytes) -> _Signed:
 
 def _is_signature_of(private_key: Secret[bytes], signed: _Signed) -> bool:
     return hmac.compare_digest(hmac.digest(private_key.reveal(), signed.text.encode(), "sha256"), signed.signature)
+
+
+def _check_end(op: Operation, expires_at: datetime | None) -> None:
+    if expires_at is not None and expires_at <= op.now:
+        raise Unauthenticated(
+            Failure(
+                "API_KEY_EXPIRED",
+                "This key ended on {end}. Make a new one, or give it another end.",
+                {"end": f"{expires_at:%Y-%m-%d}"},
+            )
+        )
 
 
 def _check_clock(op: Operation, signed: _Signed) -> None:

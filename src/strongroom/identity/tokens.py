@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,6 +22,7 @@ from strongroom.kernel.clock import Clock
 from strongroom.kernel.config import Environment
 from strongroom.kernel.errors import Failure, Unauthenticated
 from strongroom.kernel.ids import AccountId, ApiKeyId, TenantId, new_uuid, parse_uuid
+from strongroom.kernel.networks import Address
 from strongroom.kernel.secret import Secret
 from strongroom.vault.master import read_or_make_secret
 
@@ -51,14 +52,22 @@ class Tokens:
         self._key_id = self._key.thumbprint()
         self._environment = environment.value
         self._clock = clock
-        self._remembered: dict[str, tuple[Actor, float]] = {}
+        self._remembered: dict[tuple[str, Address | None], tuple[Actor, float]] = {}
 
     def issue(
-        self, public_key: ApiKeyId, *, account: AccountId, tenant: TenantId | None, roles: Collection[str]
+        self,
+        public_key: ApiKeyId,
+        *,
+        account: AccountId,
+        tenant: TenantId | None,
+        roles: Collection[str],
+        until: datetime | None = None,
     ) -> Issued:
-        """A token for a key."""
+        """A token for a key. It ends by `until`, when the key itself does."""
         now = int(self._clock.now().timestamp())
         expires = now + int(LIFETIME.total_seconds())
+        if until is not None:
+            expires = min(expires, int(until.timestamp()))
         claims: dict[str, Any] = {
             "iss": ISSUER,
             "aud": AUDIENCE,
@@ -77,21 +86,21 @@ class Tokens:
             token=Secret(jwt.encode(header, claims, self._key, algorithms=[_ALGORITHM])), expires_ms=expires * 1000
         )
 
-    def read(self, token: str) -> Actor:
-        """The actor behind a token; the same object for the same token while it is remembered.
+    def read(self, token: str, source: Address | None = None) -> Actor:
+        """The actor behind a token that came from `source`; the same object for the same two while it is remembered.
 
         Raises errors.Unauthenticated: `TOKEN_EXPIRED`, `TOKEN_OF_OTHER_ENVIRONMENT`, or `TOKEN_INVALID` for whatever
         else we didn't sign just so.
         """
-        known = self._remembered.get(token)
+        known = self._remembered.get((token, source))
         if known is None:
-            known = self._check(token)
+            known = self._check(token, source)
             if len(self._remembered) >= MAX_REMEMBERED:
                 del self._remembered[next(iter(self._remembered))]
-            self._remembered[token] = known
+            self._remembered[token, source] = known
         actor, expires = known
         if self._clock.now().timestamp() >= expires:
-            self._remembered.pop(token, None)
+            self._remembered.pop((token, source), None)
             raise Unauthenticated(Failure("TOKEN_EXPIRED", "This token has expired. Sign in again."))
         return actor
 
@@ -100,7 +109,7 @@ class Tokens:
         public = self._key.as_dict(private=False)
         return {"keys": [{**public, "kid": self._key_id, "use": "sig", "alg": _ALGORITHM}]}
 
-    def _check(self, token: str) -> tuple[Actor, float]:
+    def _check(self, token: str, source: Address | None) -> tuple[Actor, float]:
         if len(token) > MAX_TOKEN_CHARACTERS:
             raise _invalid()
         try:
@@ -132,6 +141,7 @@ class Tokens:
             tenant_id=None if tenant is None else TenantId(tenant),
             key_id=ApiKeyId(key),
             roles=frozenset(roles),
+            source=source,
         )
         return actor, expires
 

@@ -9,6 +9,7 @@ import enum
 from dataclasses import dataclass
 
 from strongroom.kernel.ids import AccountId, ApiKeyId, TenantId
+from strongroom.kernel.networks import Address
 
 
 class ActorKind(enum.StrEnum):
@@ -27,7 +28,8 @@ class ActorKind(enum.StrEnum):
 class Actor:
     """Somebody or something that acts, with the roles it holds.
 
-    `account_id` is None for the system and strangers only; `tenant_id` is None above the level of a tenant.
+    `account_id` is None for the system and strangers only; `tenant_id` is None above the level of a tenant. `source` is
+    the address that a request of theirs came from.
     """
 
     kind: ActorKind
@@ -36,6 +38,7 @@ class Actor:
     tenant_id: TenantId | None = None
     key_id: ApiKeyId | None = None
     roles: frozenset[str] = frozenset()
+    source: Address | None = None
 
 
 def system(name: str) -> Actor:

@@ -41,6 +41,8 @@ class Config:
     certificate_key: Path | None = None
     names: tuple[str, ...] = field(default=("localhost", "127.0.0.1", "::1"))
     """DNS names and addresses that the local authority's certificate is good for."""
+    trusted_proxies: tuple[str, ...] = ()
+    """Networks (CIDR) of the proxies whose `X-Forwarded-For` is believed. Without any, the header means nothing."""
 
     @property
     def public_host(self) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
+from strongroom.trust.checks.addresses import check_addresses
 from strongroom.trust.checks.at_rest import check_at_rest
 from strongroom.trust.checks.cards import check_cards
 from strongroom.trust.checks.customer_keys import check_customer_keys
@@ -20,6 +21,7 @@ Check = Callable[[Workbench], Awaitable[Figure]]
 """Exercises the running system. What it raises counts as broken, except verdicts.CannotTell, which claims nothing."""
 
 CHECKS: Final[Mapping[str, Check]] = {
+    "ACC-3": check_addresses,
     "ACC-6": check_tokens,
     "ENC-1": check_transport,
     "ENC-2": check_at_rest,

@@ -48,7 +48,7 @@ SWEPT: Final = (
     "statement_entries", "statements", "instruction_events", "transactions", "payment_files", "instructions",
     "order_customer_defaults", "orders", "financial_instruments", "customers", "schemes", "scheme_drafts",
     "installed_apps", "bulk_results", "bulk_jobs", "due_work", "idempotency_keys", "key_work", "nonces",
-    "api_keys", "openings", "alerts",
+    "api_keys", "openings", "alerts", "ip_lists",
 )  # fmt: skip
 """A region's tables that are emptied of the stage's rows, those that refer to others first."""
 KEPT: Final = ("schema_migrations", "accounts", "tenants", "scope_keys", "data_keys", "key_epochs", "audit_entries")
@@ -193,7 +193,9 @@ async def _key(bench: Workbench, account: AccountId, tenant: TenantId | None) ->
 
 async def _sweep(bench: Workbench) -> None:
     async with bench.admin(DIRECTORY) as connection:
-        await connection.execute("delete from api_keys where account_id = any(%s)", (list(ACCOUNTS),))
+        for table in ("api_keys", "account_networks"):
+            statement = sql.SQL("delete from {} where account_id = any(%s)").format(sql.Identifier(table))
+            await connection.execute(statement, (list(ACCOUNTS),))
     for region in bench.config.regions:
         async with bench.admin(region) as connection, connection.transaction():
             for table in SWEPT:
@@ -226,6 +228,7 @@ async def _empty(connection: AdminConnection, table: str) -> None:
         "api_keys": sql.SQL("account_id = any(%(owners)s)"),
         "idempotency_keys": sql.SQL("scope_id = any(%(owners)s)"),
         "key_work": sql.SQL("scope_id = any(%(owners)s)"),
+        "ip_lists": sql.SQL("scope_id = any(%(owners)s)"),
     }.get(table, sql.SQL("tenant_id = any(%(owners)s)"))
     statement = sql.SQL("delete from {} where {}").format(sql.Identifier(table), condition)
     await connection.execute(statement, {"owners": [*ACCOUNTS, *TENANTS]})
