@@ -169,7 +169,14 @@ def test_old_versions_are_opened_and_the_newest_seals() -> None:
     assert both.open("orders", "sealed", ROW, old) == b"x"
 
 
-@pytest.mark.parametrize(("place", "versions", "customer"), [(PLACES[0], (1, 2), (1,)), (PLACES[1], (1,), (1, 2))])
+@pytest.mark.parametrize(
+    ("place", "versions", "customer"),
+    [
+        (("orders", "sealed"), (1, 2), (1,)),
+        (("payment_files", "sealed"), (1,), (1, 2)),
+        (("financial_instruments", "sensitive"), (1,), (1, 2)),
+    ],
+)
 def test_a_younger_key_is_told_from_an_altered_envelope(
     place: tuple[str, str], versions: tuple[int, ...], customer: tuple[int, ...]
 ) -> None:
@@ -183,7 +190,7 @@ def test_a_younger_key_is_told_from_an_altered_envelope(
     with pytest.raises(Broken):
         old.open(*place, ROW, younger)
     with pytest.raises(Broken):
-        old.for_purpose(Purpose.NOTES).open(*place, ROW, younger)
+        old.for_purpose(Purpose.EXECUTION).open(*place, ROW, younger)
     with pytest.raises(KeysChanged):
         cipher().open(*place, ROW, younger)
 
