@@ -15,7 +15,12 @@ PIP := .venv/bin/python -m pip --disable-pip-version-check --no-input
 INSTALL := $(PIP) install --quiet --require-hashes --only-binary :all:
 LINK := $(PIP) install --quiet --no-deps --no-build-isolation --editable .
 PYTEST := .venv/bin/python -m pytest
+# Two processes, each with a database server of its own; whole files, so that those share what is made for all their tests.
+PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
 CODE := src tests $(wildcard bench)
+
+# Hundreds of Python processes are started: without compiled files each would compile everything again.
+unexport PYTHONDONTWRITEBYTECODE
 
 ##@ Use
 
@@ -31,7 +36,7 @@ serve: .venv/runtime.stamp ## Start the platform and keep it up
 
 .PHONY: test
 test: .venv/test.stamp ## Run the tests (10 minutes at most)
-	$(PYTEST) -m "not judges and not soak"
+	$(PYTEST) $(PARALLEL) -m "not judges and not soak"
 
 .PHONY: judges
 judges: .venv/test.stamp ## Hold us against specifications others published (needs STRONGROOM_JUDGES=folder)

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.fixtures.platform import public_folder, run_command
+from tests.fixtures.commands import run_command
+from tests.fixtures.platform import public_folder
 
 
 @pytest.fixture(scope="module")

@@ -28,7 +28,8 @@ from strongroom.assembly import Installation
 from strongroom.database.databases import url_of
 from strongroom.kernel.config import Config
 from tests.api.paying import codes, make_account, make_order
-from tests.fixtures.platform import Client, Server, opened, public_folder, run_command, started
+from tests.fixtures.commands import run_command
+from tests.fixtures.platform import Client, Server, opened, public_folder, started
 from tests.vault.holders.conftest import MODULE, PIN
 
 TOKEN = "acme"
@@ -318,8 +319,8 @@ def test_no_installation_is_made_by_looking_for_its_keys(tmp_path: Path) -> None
     assert not (tmp_path / "none").exists()
 
 
-@pytest.fixture
-def data_dir() -> Iterator[Path]:
+@pytest.fixture(scope="module")
+def filled() -> Iterator[Path]:
     """An installation with an account and a tenant, not served."""
 
     async def fill(installation: Installation) -> None:
@@ -332,6 +333,14 @@ def data_dir() -> Iterator[Path]:
         with started(folder) as installation:
             asyncio.run(fill(installation))
         yield installation.config.data_dir
+
+
+@pytest.fixture
+def data_dir(filled: Path) -> Iterator[Path]:
+    """A copy of it, to change its root key."""
+    with public_folder() as folder:
+        subprocess.run(["cp", "--archive", filled, folder], check=True)
+        yield folder / filled.name
 
 
 def test_the_root_key_is_rotated_and_its_old_version_ended(data_dir: Path) -> None:
@@ -355,6 +364,24 @@ def test_the_root_key_is_rotated_and_its_old_version_ended(data_dir: Path) -> No
     verified = run_command("keys", "verify", "--data-dir", str(data_dir))
     assert re.fullmatch(r"\d+ fields open, 0 don't, 0 couldn't be looked at: their key is away.\n", verified.stdout)
     assert verified.returncode == 0
+
+
+def test_everybody_s_scope_keys_are_renewed(data_dir: Path) -> None:
+    def renew(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return run_command("keys", "renew", *arguments, "--data-dir", str(data_dir))
+
+    planned = json.loads(renew("--layer", "platform", "--json").stdout)
+    assert (planned["done"], planned["scopes"]) == (False, 2)
+    for layer, scope_keys, data_keys in (("platform", 2, 5), ("customer", 1, 1)):
+        before = ("--layer", layer, "--before", planned["before"], "--yes", "--json")
+        done = renew(*before)
+        assert (done.returncode, json.loads(done.stdout)) == (
+            0, {"before": planned["before"], "scopeKeys": scope_keys, "dataKeys": data_keys, "left": 0}
+        )  # fmt: skip
+        assert json.loads(renew(*before).stdout)["scopeKeys"] == 0, "they are from after that moment now"
+    refused = renew("--layer", "platform", "--before", "yesterday", "--yes")
+    assert (refused.returncode, refused.stderr.split(":")[0]) == (1, "MOMENT_IS_INVALID")
+    assert run_command("keys", "verify", "--data-dir", str(data_dir)).returncode == 0
 
 
 async def test_a_rotation_of_the_root_key_that_broke_off_is_finished(data_dir: Path) -> None:

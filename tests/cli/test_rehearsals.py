@@ -16,7 +16,8 @@ import pytest
 
 from strongroom.kernel.money import EXPONENTS
 from strongroom.rails.formats import pain001
-from tests.fixtures.platform import public_folder, run_command
+from tests.fixtures.commands import run_command
+from tests.fixtures.platform import public_folder
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "claims.csv"
 SLOW = ("SIM:TIMEOUT", "SIM:SLOW")

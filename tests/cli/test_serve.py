@@ -21,7 +21,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from strongroom.identity import LocalAuthority
 from strongroom.kernel.clock import ManualClock
-from tests.fixtures.platform import Server, public_folder, run_command
+from tests.fixtures.commands import run_command
+from tests.fixtures.platform import Server, public_folder
 from tests.fixtures.signing import authorization
 
 PATIENCE_S = 30

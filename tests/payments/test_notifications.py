@@ -22,6 +22,9 @@ from tests.fixtures.platform import Client, Platform
 from tests.payments.paying import Payer
 from tests.rails.simulator.process import SimulatorProcess
 
+STRANGER = UUID(int=7).hex
+"""A reference that nobody has."""
+
 
 class Provider:
     """Calls back as the simulator does, with what it wants to say."""
@@ -188,7 +191,7 @@ async def test_what_is_not_understood_is_recorded_and_changes_nothing(
     assert len(await payer.actions("notification.not-understood")) == 1
 
 
-@pytest.mark.parametrize("reference", [new_uuid().hex, "nonsense", "A" * 32, "{" + new_uuid().hex[:30] + "}", ""])
+@pytest.mark.parametrize("reference", [STRANGER, "nonsense", "A" * 32, "{" + STRANGER[:30] + "}", ""])
 async def test_an_unknown_reference_is_taken_and_recorded(payer: Payer, provider: Provider, reference: str) -> None:
     assert (await provider.call(reference, "SETTLED")).status_code == 204
     assert len(await payer.actions("notification.unknown-reference")) == 1

@@ -113,8 +113,8 @@ async def upload(call: Call) -> Reply:
                 {"media": media[:100]},
             )
         )
-    async with call.operation() as op:
-        job = await bulk.begin_job(op, idempotency.key_of(call))
+    key = idempotency.key_of(call)
+    job = await call.run(lambda op: bulk.begin_job(op, key))
     writer = _Writer(call, job)
     try:
         reader = _csv_lines(call) if media == "text/csv" else _ndjson_lines(call)
@@ -124,8 +124,7 @@ async def upload(call: Call) -> Reply:
     except BaseException:
         await writer.interrupt()
         raise
-    async with call.operation() as op:
-        ended = await bulk.end_job(op, job.job_id, "COMPLETED")
+    ended = await call.run(lambda op: bulk.end_job(op, job.job_id, "COMPLETED"))
     return Reply(202, _view(ended), ((b"location", f"{_PATH}/{job.job_id}".encode()),))
 
 
@@ -212,8 +211,7 @@ class _Writer:
         if self._job.status == "COMPLETED":
             return
         try:
-            async with self._call.operation() as op:
-                await bulk.end_job(op, self._job.job_id, "INTERRUPTED")
+            await self._call.run(lambda op: bulk.end_job(op, self._job.job_id, "INTERRUPTED"))
         except StrongroomError:
             return
 
@@ -225,8 +223,7 @@ class _Writer:
         await asyncio.sleep(0)
 
     async def _write(self, lines: Sequence[tuple[int, bulk.Line | StrongroomError]], done: int, digest: bytes) -> None:
-        async with self._call.operation() as op:
-            await bulk.write_lines(op, self._job.job_id, lines, done, digest)
+        await self._call.run(lambda op: bulk.write_lines(op, self._job.job_id, lines, done, digest))
 
 
 async def _ndjson_lines(call: Call) -> AsyncIterator[tuple[int, bytes, bulk.Line | StrongroomError | None]]:

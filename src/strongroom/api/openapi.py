@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -31,11 +31,13 @@ _MEANINGS: Final = {200: "Done.", 201: "Made.", 202: "Taken.", 204: "Done; there
 
 def describe(routes: Sequence[Route]) -> dict[str, Any]:
     """The whole description, as plain values."""
-    bodies = list(_bodies(routes))
-    _, components = _schemas(bodies)
+    # All of them at once: each call would walk through everything that its bodies refer to.
+    bodies = list(dict.fromkeys(_bodies(routes)))
+    found, components = msgspec.json.schema_components(bodies, ref_template=_REF)
+    schemas = dict(zip(bodies, found, strict=True))
     paths: dict[str, dict[str, Any]] = {}
     for route in routes:
-        paths.setdefault(route.path, {})[route.method.lower()] = _operation(route)
+        paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, schemas)
     return {
         "openapi": "3.1.0",
         "info": {
@@ -98,13 +100,15 @@ def _bodies(routes: Sequence[Route]) -> Iterator[Any]:
                 yield body
 
 
-def _operation(route: Route) -> dict[str, Any]:
+def _operation(route: Route, schemas: Mapping[Any, Any]) -> dict[str, Any]:
     operation: dict[str, Any] = {
         "summary": route.summary,
         "operationId": _operation_id(route),
         "tags": [route.tag],
         "parameters": list(_parameters(route)),
-        "responses": {str(status): _reply(route, status, body) for status, body in sorted(route.replies.items())},
+        "responses": {
+            str(status): _reply(route, status, body, schemas) for status, body in sorted(route.replies.items())
+        },
         "security": [] if route.access is Access.PUBLIC else [{"token": []}],
     }
     if route.permission is not None:
@@ -112,7 +116,7 @@ def _operation(route: Route) -> dict[str, Any]:
     if route.codes:
         operation["x-error-codes"] = list(route.codes)
     if route.request is not None:
-        schema = _schema(route.request)
+        schema = schemas[route.request]
         operation["requestBody"] = {
             "required": True,
             "content": {media: {"schema": schema} for media in route.request_media},
@@ -151,12 +155,12 @@ def _header(name: str, meaning: str, *, required: bool = False, form: str | None
     return {"name": name, "in": "header", "required": required, "description": meaning, "schema": schema}
 
 
-def _reply(route: Route, status: int, body: Any) -> dict[str, Any]:
+def _reply(route: Route, status: int, body: Any, schemas: Mapping[Any, Any]) -> dict[str, Any]:
     reply: dict[str, Any] = {"description": _MEANINGS[status]}
     if body is bytes:
         reply["content"] = {route.reply_media: {"schema": {"type": "string"}}}
     elif body is not None:
-        reply["content"] = {"application/json": {"schema": _schema(body)}}
+        reply["content"] = {"application/json": {"schema": schemas[body]}}
     return reply
 
 
@@ -179,15 +183,6 @@ def _error(status: int) -> dict[str, Any]:
             PROBLEM_MEDIA.decode(): {"schema": {"$ref": _REF.format(name="ProblemBody")}},
         },
     }
-
-
-def _schema(body: Any) -> Any:
-    (schema,), _ = _schemas([body])
-    return schema
-
-
-def _schemas(bodies: Sequence[Any]) -> tuple[Sequence[Any], dict[str, Any]]:
-    return msgspec.json.schema_components(bodies, ref_template=_REF)
 
 
 def _numbers(schema: Any) -> Any:

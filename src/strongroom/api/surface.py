@@ -25,10 +25,9 @@ from strongroom.api.routing import MAX_BODY_BYTES, Access, Call, Reply, Route
 from strongroom.api.services import Services
 from strongroom.api.source import SourceReader
 from strongroom.audit import Entry, record_many
-from strongroom.database import Coalescer, Operation
+from strongroom.database import Coalescer
 from strongroom.kernel.actors import Actor
 from strongroom.kernel.errors import (
-    Broken,
     Failure,
     Forbidden,
     Invalid,
@@ -119,7 +118,7 @@ class Surface:
             query=dict(parse_qsl(scope["query_string"].decode("latin-1"))) if scope["query_string"] else {},
             headers=headers,
             correlation_id=_correlation_id(headers),
-            source=self._sources.read(scope["client"], scope["headers"]),
+            source=self._sources.read(scope.get("client"), scope["headers"]),
         )
         try:
             if len(headers) < len(scope["headers"]):
@@ -165,17 +164,9 @@ class Surface:
             call.body = await _read_body(receive)
         if route.call is not None:
             return await route.call(call)
-        assert route.operation is not None  # noqa: S101  # Route holds exactly one of the two
-        operation: Operation
-        try:
-            async with call.operation() as operation:
-                return await idempotency.once(operation, call, route.operation)
-        except Broken as error:
-            # What was sealed by a key that came after this operation had begun opens in another one.
-            if error.code != "ENVELOPE_BROKEN":
-                raise
-        async with call.operation() as operation:
-            return await idempotency.once(operation, call, route.operation)
+        handler = route.operation
+        assert handler is not None  # noqa: S101  # Route holds exactly one of the two
+        return await call.run(lambda op: idempotency.once(op, call, handler))
 
     def _authenticate(self, call: Call) -> Actor:
         scheme, _, token = call.header("authorization").partition(" ")

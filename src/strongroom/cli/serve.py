@@ -48,7 +48,7 @@ def serve(
 ) -> None:
     """Start the platform and keep it up: database, API over TLS, card vault and, in the sandbox, the simulator."""
     from strongroom.assembly import Installation
-    from strongroom.cli.passphrase import ask_passphrase
+    from strongroom.cli.passphrase import ask_passphrase, take_cards_passphrase
     from strongroom.cli.supervisor import Supervisor, choose_port
     from strongroom.kernel.telemetry import configure_logs
 
@@ -68,7 +68,7 @@ def serve(
         trusted_proxies=trusted_proxy or (),
     )
     ask_passphrase(config.keys_dir)
-    Supervisor(Installation(config)).run()
+    Supervisor(Installation(config), take_cards_passphrase(config.cards_dir)).run()
 
 
 def serve_api() -> None:

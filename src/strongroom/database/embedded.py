@@ -23,6 +23,7 @@ from typing import IO, Final
 import psutil
 import structlog
 
+from strongroom.database.system_users import ensure_system_user, may_reach
 from strongroom.kernel.errors import Failure, Unavailable
 from strongroom.kernel.secret import Secret
 
@@ -300,42 +301,10 @@ def _lock_file(path: Path) -> IO[bytes]:
 
 def _system_user() -> pwd.struct_passwd | None:
     """The user that the server runs as; None when that is simply ourselves."""
-    if os.geteuid() != 0:
-        return None
-    try:
-        return pwd.getpwnam(SYSTEM_USER)
-    except KeyError:
-        made = subprocess.run(
-            ["useradd", "--system", "--no-create-home", "--shell", "/usr/sbin/nologin", SYSTEM_USER],
-            check=False,
-            capture_output=True,
-            text=True,
-        )
-        if made.returncode != 0:
-            raise Unavailable(
-                Failure(
-                    "DATABASE_NOT_STARTED",
-                    "PostgreSQL can't run as root, and the system user {user} could not be made ({printed}). Make it, "
-                    "or run as an ordinary user.",
-                    {"user": SYSTEM_USER, "printed": made.stderr.strip()},
-                )
-            ) from None
-        return pwd.getpwnam(SYSTEM_USER)
+    return ensure_system_user(SYSTEM_USER) if os.geteuid() == 0 else None
 
 
 def _reachable(path: Path) -> bool:
     """Whether the server's user may pass through every folder above `path`."""
     user = _system_user()
-    if user is None:
-        return True
-    for folder in path.resolve().parents:
-        status = folder.stat()
-        if status.st_uid == user.pw_uid:
-            allowed = status.st_mode & 0o100
-        elif status.st_gid == user.pw_gid:
-            allowed = status.st_mode & 0o010
-        else:
-            allowed = status.st_mode & 0o001
-        if not allowed:
-            return False
-    return True
+    return user is None or may_reach(user, path)

@@ -159,7 +159,7 @@ class LocalAuthority:
 
     def _check_covered(self, authority: x509.Certificate, wanted: Sequence[str]) -> None:
         permitted = authority.extensions.get_extension_for_class(x509.NameConstraints).value.permitted_subtrees or []
-        missing = [name for name in wanted if _subtree(name) not in permitted]
+        missing = [name for name in wanted if not any(_is_within(_subtree(name), subtree) for subtree in permitted)]
         if missing:
             raise Refused(
                 Failure(
@@ -246,6 +246,13 @@ def _general_name(name: str) -> x509.GeneralName:
         return x509.IPAddress(ipaddress.ip_address(name))
     except ValueError:
         return x509.DNSName(name)
+
+
+def _is_within(name: x509.GeneralName, subtree: x509.GeneralName) -> bool:
+    """Whether a subtree has a name: itself, or a DNS name with more labels to its left (RFC 5280 section 4.2.1.10)."""
+    if isinstance(name, x509.DNSName) and isinstance(subtree, x509.DNSName):
+        return name.value == subtree.value or name.value.endswith(f".{subtree.value}")
+    return name == subtree
 
 
 def _subtree(name: str) -> x509.GeneralName:

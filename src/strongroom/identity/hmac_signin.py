@@ -16,13 +16,15 @@ import hashlib
 import hmac
 import re
 import time
+from collections.abc import Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Final
 
 import structlog
 
 from strongroom.audit import record
-from strongroom.database import Databases, DirectoryEntry, Operation
+from strongroom.database import Databases, DirectoryEntry, Operation, in_operation
 from strongroom.identity.api_keys import mark_used, private_key_of
 from strongroom.identity.ip_lists import check_source
 from strongroom.identity.tokens import Issued, Tokens
@@ -104,13 +106,16 @@ async def _exchange(
                 {"found": entry.environment, "environment": databases.environment.value},
             )
         )
-    async with databases.operation(
+    begin = partial(
+        databases.operation,
         system("sign-in"),
         account=entry.account_id,
         tenant=entry.tenant_id,
         region=entry.region,
         correlation_id=correlation_id,
-    ) as op:
+    )
+
+    async def check(op: Operation) -> tuple[Sequence[str], datetime | None]:
         op.actor = _actor(entry, signed.public_key)
         row = await op.row(
             "select sealed, roles, expires_at from api_keys where public_key = %s and deleted_at is null",
@@ -126,7 +131,12 @@ async def _exchange(
         await _spend_nonce(op, signed)
         await mark_used(op, signed.public_key)
         await record(op, "sign-in", "api-key", signed.public_key)
-    return tokens.issue(signed.public_key, account=entry.account_id, tenant=entry.tenant_id, roles=row[1], until=row[2])
+        return row[1], row[2]
+
+    roles, end = await in_operation(begin, check)
+    return tokens.issue(
+        signed.public_key, account=entry.account_id, tenant=entry.tenant_id, roles=roles, until=end
+    )
 
 
 def _parse(authorization: str, body: bytes) -> _Signed:

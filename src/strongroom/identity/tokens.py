@@ -24,7 +24,7 @@ from strongroom.kernel.errors import Failure, Unauthenticated
 from strongroom.kernel.ids import AccountId, ApiKeyId, TenantId, new_uuid, parse_uuid
 from strongroom.kernel.networks import Address
 from strongroom.kernel.secret import Secret
-from strongroom.vault.master import read_or_make_secret
+from strongroom.vault.secret_files import read_or_make_secret
 
 LIFETIME: Final = timedelta(minutes=15)
 ISSUER: Final = "strongroom"

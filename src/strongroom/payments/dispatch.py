@@ -27,6 +27,7 @@ from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 from uuid import UUID
@@ -34,7 +35,16 @@ from uuid import UUID
 import structlog
 
 from strongroom.audit import record
-from strongroom.database import Coalescer, Databases, Operation, Purpose, pack_bytes, pack_texts, pack_uuids
+from strongroom.database import (
+    Coalescer,
+    Databases,
+    Operation,
+    Purpose,
+    in_operation,
+    pack_bytes,
+    pack_texts,
+    pack_uuids,
+)
 from strongroom.kernel.actors import system
 from strongroom.kernel.errors import Broken, Failure, StrongroomError, Unavailable
 from strongroom.kernel.ids import FileId, TenantId, new_uuid, new_uuid_bytes
@@ -226,9 +236,13 @@ class Dispatcher:
         """
         tally = Tally()
         troubles = self._troubles.setdefault(tenant, _Troubles())
-        async with self._databases.operation(WORKER, tenant=tenant) as op:
+        begin = partial(self._databases.operation, WORKER, tenant=tenant)
+
+        async def intend(op: Operation) -> tuple[list[_Due], dict[str, Mapping[str, str]]]:
             due = await _intend(op, troubles) if await _may_pay(op) else []
-            settings = {app_id: await get_settings(op, app_id) for app_id in {item.app_id for item in due}}
+            return due, {app_id: await get_settings(op, app_id) for app_id in {item.app_id for item in due}}
+
+        due, settings = await in_operation(begin, intend)
         tally.intended = len(due)
         rails = {app_id: self._providers(tenant, app_id, found) for app_id, found in settings.items()}
         slots = asyncio.Semaphore(CONCURRENCY)
@@ -266,40 +280,46 @@ class Dispatcher:
 
     async def _write_outcomes(self, tenant: TenantId, outcomes: Sequence[tuple[UUID, Outcome]]) -> Sequence[bool]:
         """What has ended in the meantime, together."""
-        async with self._databases.operation(WORKER, tenant=tenant) as op:
-            return await apply_outcomes(op, outcomes)
+        begin = partial(self._databases.operation, WORKER, tenant=tenant)
+        return await in_operation(begin, lambda op: apply_outcomes(op, outcomes))
 
     async def _files(self, tenant: TenantId) -> list[Path]:
         """First beat for file rails, then second and third for every file that hasn't been delivered."""
-        async with self._databases.operation(WORKER, tenant=tenant) as op:
+        begin = partial(self._databases.operation, WORKER, tenant=tenant)
+
+        async def intend(op: Operation) -> list[tuple[FileId, bytes]]:
             if not await _may_pay(op):
                 return []
             with _parking(op), op.opening(Purpose.EXECUTION):
                 await _intend_files(op)
             rows = await op.rows("select file_id, sealed from payment_files where status = 'INTENDED'")
-            files = []
             with _parking(op), op.opening(Purpose.EXECUTION):
-                files = [
+                return [
                     (FileId(row[0]), op.cipher.open("payment_files", "sealed", row[0].bytes, row[1])) for row in rows
                 ]
+            return []
+
         paths = []
-        for file_id, content in files:
+        for file_id, content in await in_operation(begin, intend):
             path = self._outbox / str(tenant) / f"{file_id.hex}.xml"
             try:
                 await asyncio.to_thread(write_once, path, content)
             except (OSError, Broken):
                 log.exception("dispatch.file_not_written", path=str(path))
                 continue
-            async with self._databases.operation(WORKER, tenant=tenant) as op:
+            async with begin() as op:
                 await _delivered(op, file_id)
             paths.append(path)
         return paths
 
     async def _resolve(self, tenant: TenantId, tally: Tally) -> None:
         """Ask about attempts whose process died, that nobody could confirm, or that have been pending for a while."""
-        async with self._databases.operation(WORKER, tenant=tenant) as op:
+
+        async def claim(op: Operation) -> tuple[list[tuple[UUID, str]], dict[str, Mapping[str, str]]]:
             asked = await _claim_unresolved(op)
-            settings = {app_id: await get_settings(op, app_id) for app_id in {app_id for _, app_id in asked}}
+            return asked, {app_id: await get_settings(op, app_id) for app_id in {app_id for _, app_id in asked}}
+
+        asked, settings = await in_operation(partial(self._databases.operation, WORKER, tenant=tenant), claim)
         rails = {app_id: self._providers(tenant, app_id, found) for app_id, found in settings.items()}
         slots = asyncio.Semaphore(CONCURRENCY)
 

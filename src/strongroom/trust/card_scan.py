@@ -7,8 +7,8 @@ groups only, since memory is full of 64-bit integers written out, of which many 
 because numbers may stand in the middle of words, a check that knows its own numbers looks for those too, in every form
 and context (`searching.text_patterns`).
 
-Where digits are is found on a copy in which every digit is the same byte; that is many times as fast as a regular
-expression, which is asked only about what is left.
+Where digits are is found on a copy in which every digit is the same byte, and where base64 of digits may be likewise;
+that is many times as fast as a regular expression, which is asked only about what is left.
 """
 
 from __future__ import annotations
@@ -35,6 +35,11 @@ _SPACED: Final = {
 """The shapes of numbers with something between their digits; a NUL between all of them is UTF-16."""
 _BASE64: Final = re.compile(rb"[M-O][DTjz][AEIMQUYcgk][w-z0-5](?:[M-O][DTjz][AEIMQUYcgk][w-z0-5]){2,5}")
 """Three digits become four characters, of which each has a small alphabet of its own."""
+_GROUP_ENDS: Final = bytes.maketrans(
+    bytes(range(256)),
+    bytes(ord("a" if chr(at) in "MNO" else "z" if chr(at) in "wxyz012345" else ".") for at in range(256)),
+)
+"""The first character of such a group, and its last, each as one byte."""
 _DIGITS: Final = re.compile(rb"(?<![0-9])[0-9]{13,16}(?![0-9])")
 _HEXADECIMAL: Final = re.compile(rb"(?:3[0-9])+")
 _STANDARD: Final = bytes.maketrans(b"-_", b"+/")
@@ -70,7 +75,7 @@ def find_numbers(content: bytes) -> Iterator[Finding]:
                 digits = bytes(byte for byte in found[0] if byte in _WORD)
                 yield from _finding(*found.span(), "UTF-16" if found[1] == b"\0" else "clear, in groups", digits)
             at = shapes.find(shape, at + 1 if found is None else found.end())
-    for found in _BASE64.finditer(content):
+    for found in _base64_runs(content):
         for digits in _in_base64(content, found):
             yield from _finding(*found.span(), "base64", digits)
 
@@ -169,6 +174,17 @@ def _runs(content: bytes, shapes: bytes) -> Iterator[Finding]:
 
 def _stands_alone(content: bytes, at: int, end: int) -> bool:
     return (at == 0 or content[at - 1] not in _JOINED) and (end >= len(content) or content[end] not in _WORD)
+
+
+def _base64_runs(content: bytes) -> Iterator[re.Match[bytes]]:
+    """What `_BASE64.finditer` finds, asked only about places where one group ends and another begins."""
+    ends = content.translate(_GROUP_ENDS)
+    at = ends.find(b"za", 3)
+    while at >= 0:
+        found = _BASE64.match(content, at - 3)
+        if found is not None:
+            yield found
+        at = ends.find(b"za", at + 1 if found is None else found.end() + 3)
 
 
 def _in_base64(content: bytes, groups: re.Match[bytes]) -> Iterator[bytes]:

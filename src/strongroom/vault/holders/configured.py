@@ -19,7 +19,6 @@ import msgspec
 from strongroom.kernel.errors import Broken, Failure, Invalid, NotFound
 from strongroom.kernel.ids import AccountId
 from strongroom.vault.holders import _files
-from strongroom.vault.holders.aws_kms import AwsKmsHolder
 from strongroom.vault.holders.contract import Holder
 from strongroom.vault.holders.file import NAME, FileHolder
 from strongroom.vault.holders.pkcs11 import Pkcs11Holder
@@ -63,6 +62,9 @@ class _AwsKms(_Section, frozen=True, kw_only=True):
     ca_file: str | None = None
 
     def build(self, name: str, folder: Path) -> Holder:
+        # Imported when somebody has keys there: AWS's SDK is a fifth of what a process takes to start.
+        from strongroom.vault.holders.aws_kms import AwsKmsHolder
+
         return AwsKmsHolder(
             name,
             region=self.region,
