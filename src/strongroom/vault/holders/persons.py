@@ -61,6 +61,7 @@ class PersonSecrets:
         self._bound = b"strongroom person\0" + bound + b"\0"
         self._cipher = cipher
         self._make_key = make_key
+        self._paths: dict[int, Path] = {}
         self.spare: deque[int] = deque()
         """Persons taken by this process whom nobody is yet."""
         _taking.add(self)
@@ -152,7 +153,11 @@ class PersonSecrets:
             _files.put(path, _FREE * RUNS + b"".join(slots))
 
     def _path(self, block: int) -> Path:
-        return self._folder / f"{block:08d}.secrets"
+        """The file of a block; remembered, for making a path takes longer than reading a secret."""
+        path = self._paths.get(block)
+        if path is None:
+            path = self._paths[block] = self._folder / f"{block:08d}.secrets"
+        return path
 
     def _context(self, person: int) -> bytes:
         return self._bound + person.to_bytes(8, "big")
