@@ -19,6 +19,7 @@ import structlog
 
 from strongroom.api import Services, build_asgi
 from strongroom.api.orders import OrderWriter
+from strongroom.api.source import SourceReader
 from strongroom.api.surface import Surface
 from strongroom.api.table import ROUTES
 from strongroom.database import Databases, EmbeddedServer
@@ -31,10 +32,14 @@ from strongroom.kernel.errors import Failure, NotFound, Refused, StrongroomError
 from strongroom.kernel.ids import TenantId
 from strongroom.kernel.secret import Secret
 from strongroom.kernel.telemetry import configure_logs, end_with_parent
+from strongroom.notices import Postman
 from strongroom.outbound import Destination, Limits, Outbound
 from strongroom.payments import customers, instruments
 from strongroom.payments.dispatch import Dispatcher
 from strongroom.payments.notifications import NotificationReceiver
+from strongroom.people import DoorKeys, FrontDoor
+from strongroom.people.keys import SECRET_BYTES
+from strongroom.portals import PAGES, Portals
 from strongroom.rails.connectors.simulator import Simulator
 from strongroom.rails.contract import Provider
 from strongroom.rails.marketplace import SIMULATOR
@@ -49,6 +54,8 @@ from strongroom.vault.secret_files import read_or_make_secret
 
 log = structlog.get_logger(__name__)
 
+Message = MutableMapping[str, Any]
+PORTALS_PATH: Final = "/portal/"
 _PASSWORD_BYTES: Final = 32
 SPLITS: Final = (
     Split(table="customers", part=customers.split_content),
@@ -229,6 +236,26 @@ class Installation:
         return self._password("database-app")
 
 
+@dataclass(frozen=True, slots=True)
+class Application:
+    """The API, and the portals below their path, as one ASGI application."""
+
+    surface: Surface
+    portals: Portals
+
+    async def __call__(
+        self,
+        scope: Message,
+        receive: Callable[[], Awaitable[Message]],
+        send: Callable[[Message], Awaitable[None]],
+    ) -> None:
+        """Serve one connection scope (ASGI 3)."""
+        if scope["type"] == "http" and scope["path"].startswith(PORTALS_PATH):
+            await self.portals(scope, receive, send)
+        else:
+            await self.surface(scope, receive, send)
+
+
 class App:
     """What one process holds open."""
 
@@ -262,11 +289,33 @@ class App:
             OrderWriter: OrderWriter(self.databases),
             NotificationReceiver: NotificationReceiver(self.databases, self.provider),
             CardVault: self.card_vault("api"),
+            FrontDoor: self.front_door,
         }
         services = Services(
             config=self.config, clock=self.clock, databases=self.databases, tokens=self.tokens, parts=parts
         )
         return build_asgi(services, ROUTES)
+
+    @cached_property
+    def application(self) -> Application:
+        """All that this process serves: the portals for people, and the API for everything else."""
+        return Application(self.surface, Portals(self.front_door, PAGES, SourceReader(self.config.trusted_proxies)))
+
+    @cached_property
+    def front_door(self) -> FrontDoor:
+        """Where people come in."""
+        secret = Secret(read_or_make_secret(self.config.keys_dir / "people.secret", SECRET_BYTES))
+        return FrontDoor(databases=self.databases, keys=DoorKeys(secret), origin=self.config.portal_origin)
+
+    @cached_property
+    def postman(self) -> Postman:
+        """Takes letters to the mail server."""
+        return Postman(
+            sender=self.config.mail_sender,
+            folder=self.config.mail_dir if self.config.environment is Environment.SANDBOX else None,
+            clock=self.clock,
+            server=self.config.mail_server,
+        )
 
     @cached_property
     def outbound(self) -> Outbound:
@@ -333,7 +382,6 @@ class App:
         await self.databases.close()
 
 
-Message = MutableMapping[str, Any]
 ENVIRONMENT_VARIABLE: Final = "STRONGROOM_"
 """How the names of the variables begin that tell a child process the settings."""
 
@@ -355,6 +403,8 @@ def to_variables(config: Config) -> dict[str, str]:
         "CERTIFICATE_KEY": "" if config.certificate_key is None else str(config.certificate_key),
         "NAMES": ",".join(config.names),
         "TRUSTED_PROXIES": ",".join(config.trusted_proxies),
+        "MAIL_SERVER": "" if config.mail_server is None else config.mail_server.reveal(),
+        "MAIL_SENDER": config.mail_sender,
     }
     return {f"{ENVIRONMENT_VARIABLE}{name}": value for name, value in values.items()}
 
@@ -380,6 +430,8 @@ def from_variables(variables: Mapping[str, str]) -> Config:
         certificate_key=Path(read("CERTIFICATE_KEY")) if read("CERTIFICATE_KEY") else None,
         names=tuple(read("NAMES").split(",")),
         trusted_proxies=tuple(filter(None, read("TRUSTED_PROXIES").split(","))),
+        mail_server=Secret(read("MAIL_SERVER")) if read("MAIL_SERVER") else None,
+        mail_sender=read("MAIL_SENDER"),
     )
 
 
@@ -410,7 +462,7 @@ class Service:
 
     def __init__(self, app: App) -> None:
         self._app = app
-        self._surface = app.surface
+        self._application = app.application
 
     async def __call__(
         self,
@@ -420,7 +472,7 @@ class Service:
     ) -> None:
         """Serve one connection scope (ASGI 3)."""
         if scope["type"] != "lifespan":
-            await self._surface(scope, receive, send)
+            await self._application(scope, receive, send)
             return
         await receive()
         try:

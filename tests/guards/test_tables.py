@@ -18,6 +18,7 @@ OUTSIDE_TENANCY = {
     "card_tenants": "whose keys a new root key has to wrap again: ids, and nothing else",
     "card_sessions": "found by the hash of their secret, before a tenant is known",
     "schema_migrations": "the administrator's; the application's role can't even read it",
+    "due_mails": "which accounts have letters to be sent: the worker asks before it knows an account",
     "due_work": "which tenants have work, and from which day: the worker asks before it knows a tenant",
 }
 """Tables of a region without row-level security, and why."""

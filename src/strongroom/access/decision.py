@@ -10,7 +10,7 @@ from strongroom.kernel.errors import Failure, Forbidden
 
 def allows(actor: Actor, permission: Permission) -> bool:
     """Whether the actor holds the permission. Our own processes and the installation's operator hold all."""
-    if actor.kind is ActorKind.API_KEY:
+    if actor.kind in {ActorKind.API_KEY, ActorKind.PERSON}:
         return permission in permissions_of(actor.roles)
     return actor.kind is not ActorKind.STRANGER
 

@@ -13,6 +13,9 @@ class Permission(enum.StrEnum):
 
     ACCOUNT_MANAGE = "account:manage"
     ACCOUNT_KEYS_MANAGE = "account-keys:manage"
+    USERS_READ = "users:read"
+    USERS_MANAGE = "users:manage"
+    """Invite people, change what they may do, end their sessions, remove them."""
     TENANTS_READ = "tenants:read"
     TENANTS_WRITE = "tenants:write"
     TENANTS_APPROVE = "tenants:approve"
@@ -47,6 +50,8 @@ _ACCOUNT: Final[Mapping[str, frozenset[Permission]]] = {
             P.ACCOUNT_MANAGE,
             P.ACCOUNT_KEYS_MANAGE,
             P.IP_LIST_MANAGE,
+            P.USERS_READ,
+            P.USERS_MANAGE,
             P.TENANTS_READ,
             P.TENANTS_WRITE,
             P.TENANTS_APPROVE,

@@ -25,6 +25,7 @@ from strongroom.api import (
     sign_in,
     tenants,
     trust,
+    users,
 )
 from strongroom.api.routing import Route
 
@@ -42,6 +43,7 @@ _ROUTES: Final[Sequence[Route]] = (
     *tenants.ROUTES,
     *keys.ROUTES,
     *encryption_keys.ROUTES,
+    *users.ROUTES,
     *accounts.ROUTES,
     *ip_lists.ROUTES,
     *reconciliation.ROUTES,

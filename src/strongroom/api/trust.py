@@ -66,7 +66,7 @@ def render(verdicts: Sequence[Verdict], now: datetime, environment: str) -> str:
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
 <title>Trust · strongroom</title>
-<style>{_STYLE}</style>
+<style>{STYLE}</style>
 </head>
 <body>
 <header>
@@ -125,7 +125,7 @@ def _standards(promise: Promise) -> str:
     return " · ".join(f"{label}&nbsp;{escape(', '.join(ids))}" for label, ids in named if ids)
 
 
-_STYLE: Final = """
+STYLE: Final = """
 :root{--ground:#fbfaf7;--card:#fff;--ink:#1c1f24;--soft:#5d6570;--line:#e4e1d9;--green:#14703f;--green-soft:#e2f3e8;
 --red:#b3261e;--red-soft:#fbe6e3;--grey:#626a75;--grey-soft:#eeece6}
 @media (prefers-color-scheme:dark){:root{--ground:#14171b;--card:#1b1f25;--ink:#e9e7e1;--soft:#a2aab4;--line:#2d333b;
@@ -168,7 +168,7 @@ a{color:inherit;text-underline-offset:.15em}
 @media (max-width:34rem){body{padding:1.5rem 1rem 2rem}.promise{grid-template-columns:1fr auto}
 .promise span{grid-row:2;grid-column:1/-1}.figure,.standards{margin-left:0}}
 """
-_DIGEST: Final = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
+_DIGEST: Final = base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()
 _HEADERS: Final = (
     (
         b"content-security-policy",

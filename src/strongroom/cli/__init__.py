@@ -11,7 +11,7 @@ import warnings
 
 import typer
 
-from strongroom.cli import accounts, cards, customers, demo, ip_lists, keys, prove, run, serve, work
+from strongroom.cli import accounts, cards, customers, demo, invite, ip_lists, keys, prove, run, serve, work
 
 app = typer.Typer(
     name="strongroom",
@@ -23,6 +23,7 @@ app = typer.Typer(
 app.command("demo")(demo.demo)
 app.command("run")(run.run)
 app.command("prove")(prove.prove)
+app.command("invite")(invite.invite)
 app.command("serve")(serve.serve)
 app.command("work")(work.work)
 app.command("serve-api", hidden=True)(serve.serve_api)

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from strongroom.kernel.config import Config, Environment
+from strongroom.kernel.config import MAIL_SENDER, Config, Environment
 from strongroom.kernel.errors import Failure, Refused
 from strongroom.kernel.networks import parse_range
 from strongroom.kernel.secret import Secret
@@ -81,6 +81,8 @@ def config_for(
         certificate=certificate,
         certificate_key=certificate_key,
         trusted_proxies=tuple(trusted_proxies),
+        mail_server=Secret(server) if (server := os.environ.get("STRONGROOM_MAIL_SERVER")) else None,
+        mail_sender=os.environ.get("STRONGROOM_MAIL_SENDER") or MAIL_SENDER,
     )
 
 

@@ -21,6 +21,7 @@ PAUSE_S: Final = 0.5
 INBOX_EVERY_S: Final = 1.0
 HOUSEKEEPING_EVERY_S: Final = 600.0
 KEYS_EVERY_S: Final = 30.0
+LETTERS_EVERY_S: Final = 2.0
 
 
 def work(
@@ -90,6 +91,7 @@ async def _work(app: App) -> None:
             tasks.create_task(
                 _every(KEYS_EVERY_S, stop, "keys", lambda: unless_stopped(stop, _tend_keys(app, again=next(afresh))))
             )
+            tasks.create_task(_every(LETTERS_EVERY_S, stop, "letters", lambda: _send_letters(app)))
             tasks.create_task(_every(HOUSEKEEPING_EVERY_S, stop, "housekeeping", lambda: _forget(app)))
     finally:
         await app.close()
@@ -137,6 +139,12 @@ async def _forget(app: App) -> None:
     from strongroom.kernel.actors import system
 
     await forget_expired(app.databases, system("housekeeping"))
+
+
+async def _send_letters(app: App) -> None:
+    from strongroom.notices import send_due
+
+    await send_due(app.databases, app.postman)
 
 
 async def _tend_keys(app: App, *, again: bool) -> None:

@@ -119,6 +119,7 @@ async def attached(app: App) -> AsyncIterator[Workbench]:
             databases=app.databases,
             keyring=app.keyring,
             key_desk=app.key_desk,
+            front_door=app.front_door,
             admin_url=installation.admin_url,
             server=installation.server,
             tokens=_tokens(config),
@@ -164,7 +165,7 @@ async def served_here(installation: Installation) -> AsyncIterator[Workbench]:
     await app.open()
     try:
         async with contextlib.AsyncExitStack() as stack:
-            await stack.enter_async_context(listening(app.surface, config.port, here.certificate()))
+            await stack.enter_async_context(listening(app.application, config.port, here.certificate()))
             if config.environment is Environment.SANDBOX:
                 await stack.enter_async_context(_simulator(here))
             yield await stack.enter_async_context(attached(app))

@@ -45,6 +45,8 @@ class Purpose(enum.StrEnum):
     AUTHENTICATION = "authentication"
     ACCOUNTABILITY = "accountability"
     SETUP = "setup"
+    NOTICES = "notices"
+    """To tell people what they have to know."""
     NOTES = "own-notes"
     """For the tenant's own notes, which a read of the customer shows and a change of something else keeps."""
     INDEXING = "indexing"
@@ -64,6 +66,7 @@ class Retention(enum.StrEnum):
     RECORD = "10 years"
     MINUTES = "minutes: until the clock window has passed"
     DAY = "24 hours"
+    DAYS = "days: until it is on its way, or given up"
     DAYS_90 = "90 days"
 
 
@@ -101,6 +104,17 @@ CATALOGUE: Final[dict[str, dict[str, dict[str, Column]]]] = {
             Purpose.AUTHENTICATION, Retention.CONTRACT, identifier="account_id", configuration="api portal"
         ),
         "key_owners": _table(Purpose.TENANCY, Retention.CONTRACT, identifier="key_hash account_id"),
+        "sign_in_addresses": _table(Purpose.AUTHENTICATION, Retention.CONTRACT, identifier="address_hash account_id"),
+        "sign_in_failures": _table(
+            Purpose.AUTHENTICATION,
+            Retention.MINUTES,
+            identifier="subject_hash",
+            counter="failures",
+            instant="expires_at",
+        ),
+        "passkey_challenges": _table(
+            Purpose.AUTHENTICATION, Retention.MINUTES, identifier="challenge_hash", instant="expires_at"
+        ),
         "evidence": _table(
             Purpose.ACCOUNTABILITY, Retention.RECORD, record="control_id verdict figure", instant="checked_at"
         ),
@@ -329,6 +343,76 @@ CATALOGUE: Final[dict[str, dict[str, dict[str, Column]]]] = {
             sealed="sealed",
             sensitive="sensitive",
         ),
+        "invitations": _table(
+            Purpose.AUTHENTICATION,
+            Retention.CONTRACT,
+            identifier="account_id invitation_id person_id for_tenant address_hash secret_hash binding invited_by",
+            routing="roles state",
+            sealed="sealed",
+            instant="created_at expires_at answered_at",
+        ),
+        "persons": _table(
+            Purpose.AUTHENTICATION,
+            Retention.CONTRACT,
+            identifier="account_id person_id invitation_id address_hash",
+            routing="state",
+            sealed="sealed",
+            instant="created_at updated_at removed_at",
+        ),
+        "grants": _table(
+            Purpose.ACCOUNTABILITY,
+            Retention.RECORD,
+            identifier="account_id grant_id person_id for_tenant granted_by ended_by",
+            routing="role",
+            instant="granted_at ended_at",
+        ),
+        "credentials": _table(
+            Purpose.AUTHENTICATION,
+            Retention.CONTRACT,
+            identifier="account_id credential_id person_id lookup",
+            routing="kind",
+            counter="counter",
+            sealed="sealed",
+            instant="created_at used_at",
+        ),
+        "recovery_codes": _table(
+            Purpose.AUTHENTICATION,
+            Retention.CONTRACT,
+            identifier="account_id person_id code_hash",
+            instant="used_at",
+        ),
+        "devices": _table(
+            Purpose.AUTHENTICATION,
+            Retention.CONTRACT,
+            identifier="account_id device_id person_id",
+            sealed="sealed",
+            instant="first_seen_at seen_at",
+        ),
+        "sessions": _table(
+            Purpose.AUTHENTICATION,
+            Retention.DAYS_90,
+            identifier="account_id session_id person_id session_hash",
+            routing="stage method is_due",
+            sealed="sealed",
+            instant="created_at proven_at seen_at expires_at ended_at",
+        ),
+        "session_settings": _table(
+            Purpose.SETUP,
+            Retention.CONTRACT,
+            identifier="account_id",
+            configuration="idle_s lifetime_s",
+            instant="updated_at",
+        ),
+        "mails": _table(
+            Purpose.NOTICES,
+            Retention.DAYS,
+            identifier="account_id mail_id",
+            routing="kind",
+            counter="attempts",
+            sealed="sealed",
+            instant="created_at",
+        ),
+        "due_mails": _table(Purpose.NOTICES, Retention.DAYS, identifier="account_id mail_id", instant="due_at"),
     },
     "cards": {
         "schema_migrations": _MIGRATIONS,
@@ -441,6 +525,12 @@ SEALED_TABLES: Final[Mapping[str, SealedTable]] = {
     "openings": _sealed("openings", "tenant_id", "opening_id"),
     "statements": _sealed("statements", "tenant_id", "statement_id"),
     "statement_entries": _sealed("statement_entries", "tenant_id", "statement_id entry_no"),
+    "invitations": _sealed("invitations", "account_id", "invitation_id"),
+    "persons": _sealed("persons", "account_id", "person_id"),
+    "credentials": _sealed("credentials", "account_id", "credential_id"),
+    "devices": _sealed("devices", "account_id", "device_id"),
+    "sessions": _sealed("sessions", "account_id", "session_id"),
+    "mails": _sealed("mails", "account_id", "mail_id"),
 }
 """Every table with envelopes; what opens and seals all of them anew (`strongroom.vault`) goes by it."""
 

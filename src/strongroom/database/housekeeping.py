@@ -1,4 +1,4 @@
-"""Forgetting what the catalogue keeps for minutes or a day: spent nonces and idempotency keys.
+"""Forgetting what has had its time: spent nonces, idempotency keys, failures, challenges, sessions long ended.
 
 Rows are in sight of their own account or tenant only, so the whole directory is walked, one operation for each.
 """
@@ -15,13 +15,22 @@ from strongroom.kernel.ids import AccountId, TenantId
 IDEMPOTENCY_KEPT: Final = timedelta(hours=24)
 """How long an idempotency key stands for its answer (wire contract, section 4)."""
 
+SESSIONS_KEPT: Final = timedelta(days=90)
+"""How long it can be seen that somebody was signed in."""
+
 
 async def forget_expired(databases: Databases, actor: Actor) -> int:
-    """Delete nonces and idempotency keys whose time is over; returns how many.
+    """Delete what has had its time; returns how many rows.
 
     Raises errors.Unavailable (`DATABASE_UNAVAILABLE`).
     """
-    return sum([await _forget_of(databases, actor, *scope) for scope in await _scopes(databases)])
+    forgotten = sum([await _forget_of(databases, actor, *scope) for scope in await _scopes(databases)])
+    now = databases.clock.now()
+    async with databases.directory() as connection:
+        for table in ("sign_in_failures", "passkey_challenges"):
+            cursor = await connection.execute(f"delete from {table} where expires_at < %s".encode(), (now,))  # noqa: S608  names of ours
+            forgotten += cursor.rowcount
+    return forgotten
 
 
 async def _scopes(databases: Databases) -> list[tuple[AccountId, TenantId | None, str]]:
@@ -46,4 +55,5 @@ async def _forget_of(
         keys = await op.run(
             "delete from idempotency_keys where scope_id = %s and created_at < %s", op.scope, op.now - IDEMPOTENCY_KEPT
         )
-    return nonces + keys
+        sessions = await op.run("delete from sessions where expires_at < %s", op.now - SESSIONS_KEPT)
+    return nonces + keys + sessions

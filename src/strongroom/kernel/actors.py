@@ -16,6 +16,8 @@ class ActorKind(enum.StrEnum):
     """The kinds of actor the record knows."""
 
     API_KEY = "api-key"
+    PERSON = "person"
+    """Somebody who has signed in, by their id."""
     OPERATOR = "operator"
     """Somebody at the installation's own command line."""
     SYSTEM = "system"

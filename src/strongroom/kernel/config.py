@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import ipaddress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,6 +11,11 @@ from strongroom.kernel.secret import Secret
 
 REGIONS: tuple[str, ...] = ("eu", "ch")
 """The regions of an installation unless it says otherwise."""
+
+
+MAIL_SENDER = "strongroom@localhost"
+"""Whom letters are from unless an installation says otherwise."""
+_HTTPS = 443
 
 
 class Environment(enum.StrEnum):
@@ -51,6 +57,23 @@ class Config:
             return self.names[0]
         return f"[{self.host}]" if ":" in self.host else self.host
 
+    mail_server: Secret[str] | None = None
+    """`smtp://user:password@host:587` or `smtps://…:465`; None: letters of a sandbox are put into `mail_dir`."""
+    mail_sender: str = MAIL_SENDER
+
+    @property
+    def portal_origin(self) -> str:
+        """Where browsers find the portals. Passkeys are bound to a name, so one of `names` where the host is none."""
+        host = self.public_host
+        if _is_address(host):
+            host = next((name for name in self.names if not _is_address(name)), host)
+        return f"https://{host}" if self.port == _HTTPS else f"https://{host}:{self.port}"
+
+    @property
+    def mail_dir(self) -> Path:
+        """Letters that would be sent, were there a mail server."""
+        return self.data_dir / "mail"
+
     @property
     def keys_dir(self) -> Path:
         """Master key, token signing key, certificates: 0700, files 0600."""
@@ -65,3 +88,12 @@ class Config:
     def files_dir(self) -> Path:
         """`outbox/` for files to banks, `inbox/` for files from them."""
         return self.data_dir / "files"
+
+
+def _is_address(host: str) -> bool:
+    """Whether it is an IP address, an IPv6 one in brackets or not, rather than a name."""
+    try:
+        ipaddress.ip_address(host.strip("[]"))
+    except ValueError:
+        return False
+    return True

@@ -9,6 +9,7 @@ from strongroom.trust.checks.addresses import check_addresses
 from strongroom.trust.checks.at_rest import check_at_rest
 from strongroom.trust.checks.cards import check_cards
 from strongroom.trust.checks.customer_keys import check_customer_keys
+from strongroom.trust.checks.invitations import check_invitations
 from strongroom.trust.checks.once import check_once
 from strongroom.trust.checks.segregation import check_segregation
 from strongroom.trust.checks.tokens import check_tokens
@@ -21,6 +22,7 @@ Check = Callable[[Workbench], Awaitable[Figure]]
 """Exercises the running system. What it raises counts as broken, except verdicts.CannotTell, which claims nothing."""
 
 CHECKS: Final[Mapping[str, Check]] = {
+    "ACC-1": check_invitations,
     "ACC-3": check_addresses,
     "ACC-6": check_tokens,
     "ENC-1": check_transport,

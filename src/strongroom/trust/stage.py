@@ -44,11 +44,15 @@ COMPANY: Final = "strongroom prove (made by the checks, not a customer)"
 _ONE_AT_A_TIME: Final = 7_305_808_869_231_650_930
 """Advisory lock: two runs on one stage would sweep each other away."""
 
+_OF_PEOPLE: Final = (
+    "due_mails", "mails", "session_settings", "sessions", "devices", "recovery_codes", "credentials", "grants",
+    "persons", "invitations",
+)  # fmt: skip
 SWEPT: Final = (
     "statement_entries", "statements", "instruction_events", "transactions", "payment_files", "instructions",
     "order_customer_defaults", "orders", "financial_instruments", "customers", "schemes", "scheme_drafts",
     "installed_apps", "bulk_results", "bulk_jobs", "due_work", "idempotency_keys", "key_work", "nonces",
-    "api_keys", "openings", "alerts", "ip_lists",
+    "api_keys", "openings", "alerts", "ip_lists", *_OF_PEOPLE,
 )  # fmt: skip
 """A region's tables that are emptied of the stage's rows, those that refer to others first."""
 KEPT: Final = ("schema_migrations", "accounts", "tenants", "scope_keys", "data_keys", "key_epochs", "audit_entries")
@@ -193,7 +197,7 @@ async def _key(bench: Workbench, account: AccountId, tenant: TenantId | None) ->
 
 async def _sweep(bench: Workbench) -> None:
     async with bench.admin(DIRECTORY) as connection:
-        for table in ("api_keys", "account_networks"):
+        for table in ("api_keys", "account_networks", "sign_in_addresses"):
             statement = sql.SQL("delete from {} where account_id = any(%s)").format(sql.Identifier(table))
             await connection.execute(statement, (list(ACCOUNTS),))
     for region in bench.config.regions:
@@ -229,6 +233,7 @@ async def _empty(connection: AdminConnection, table: str) -> None:
         "idempotency_keys": sql.SQL("scope_id = any(%(owners)s)"),
         "key_work": sql.SQL("scope_id = any(%(owners)s)"),
         "ip_lists": sql.SQL("scope_id = any(%(owners)s)"),
+        **dict.fromkeys(_OF_PEOPLE, sql.SQL("account_id = any(%(owners)s)")),
     }.get(table, sql.SQL("tenant_id = any(%(owners)s)"))
     statement = sql.SQL("delete from {} where {}").format(sql.Identifier(table), condition)
     await connection.execute(statement, {"owners": [*ACCOUNTS, *TENANTS]})

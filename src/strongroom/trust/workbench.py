@@ -21,6 +21,7 @@ from strongroom.kernel.clock import Clock
 from strongroom.kernel.config import Config, Environment
 from strongroom.kernel.secret import Secret
 from strongroom.outbound import Outbound
+from strongroom.people import FrontDoor
 from strongroom.vault import KeyDesk, Keyring
 from strongroom.vault.card_client import CardVault
 
@@ -76,6 +77,7 @@ class Workbench:
     databases: Databases
     keyring: Keyring
     key_desk: KeyDesk
+    front_door: FrontDoor
     admin_url: Secret[str]
     server: EmbeddedServer | None
     """The embedded database server, unless the installation has one of its own."""

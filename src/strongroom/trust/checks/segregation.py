@@ -38,7 +38,7 @@ from strongroom.trust.workbench import AdminConnection, Endpoint, Workbench
 from strongroom.vault import Layer, Scope, run_work
 from strongroom.vault.work import begin_work
 
-OUTSIDE: Final = frozenset({"due_work"})
+OUTSIDE: Final = frozenset({"due_work", "due_mails"})
 """Tables with a tenant's id that stand outside tenancy, on purpose: ids and days, which the worker reads."""
 _SCOPES: Final = ("tenant_id", "scope_id", "account_id", "public_key")
 """The column that says whose a row is: the first of these that a table has."""
