@@ -39,13 +39,13 @@ from strongroom.rails.connectors.simulator import Simulator
 from strongroom.rails.contract import Provider
 from strongroom.rails.marketplace import SIMULATOR
 from strongroom.reconciliation import contents
-from strongroom.vault import ImportDesk, KeyDesk, Keyring, Split
-from strongroom.vault.card_client import CardVault
+from strongroom.vault import ImportDesk, KeyDesk, Keyring, Split, card_client
+from strongroom.vault.card_client import CardVault, inner_door
 from strongroom.vault.holders.configured import Holders, open_holders
 from strongroom.vault.holders.file import FileHolder
 from strongroom.vault.holders.imports import Imports
 from strongroom.vault.holders.passphrase import find_passphrase
-from strongroom.vault.master import read_or_make_secret
+from strongroom.vault.secret_files import read_or_make_secret
 
 log = structlog.get_logger(__name__)
 
@@ -60,8 +60,6 @@ SPLITS: Final = (
 _LOOPBACK: Final = "127.0.0.1"
 GC_OBJECTS: Final = 50_000
 """After so many new objects the garbage collector looks for cycles among them."""
-CARD_VAULT_LIMITS: Final = Limits(connect_s=2.0, idle_s=35.0, total_s=40.0, answer_bytes=4 << 20)
-"""What the card vault may take: as long as a provider that it asks for us, and a little more."""
 PROVIDER_LIMITS: Final = Limits(idle_s=5.0, total_s=8.0)
 """What a provider may take to answer. One that takes longer is asked again, by our reference, what it did."""
 
@@ -163,11 +161,19 @@ class Installation:
 
     def cards_certificate(self) -> Certificate:
         """The card vault's certificate for our own processes, of the local authority."""
-        return self._vouched("cards")
+        return self.authority.issue("cards", [card_client.NAME])
 
     def process_certificate(self, process: str) -> Certificate:
-        """The certificate by which one of our processes (`api`, `worker`, `prove`) is known to the card vault."""
+        """The certificate by which one of our processes (`api`, `worker`, `prove`, `operator`) is known to the card
+        vault."""
         return self.authority.issue_process(process)
+
+    def card_vault(self, process: str) -> CardVault:
+        """The card vault's inner door, as one of our processes may use it; to be closed."""
+        certificate = self.process_certificate(process)
+        identity = (certificate.chain, certificate.key)
+        outbound = inner_door(self.config.cards_inner_port, self.authority.certificate, identity)
+        return CardVault(outbound, f"https://{card_client.NAME}:{self.config.cards_inner_port}")
 
     @property
     def cards_database_url(self) -> Secret[str]:
@@ -276,15 +282,7 @@ class App:
         """The card vault, as one of our processes may use it; closed with the app."""
         known = self._card_vaults.get(process)
         if known is None:
-            certificate = self.installation.process_certificate(process)
-            outbound = Outbound(
-                allowed=[Destination(host=_LOOPBACK, port=self.config.cards_inner_port, loopback_ok=True)],
-                trust=self.installation.authority.certificate,
-                identity=(certificate.chain, certificate.key),
-                limits=CARD_VAULT_LIMITS,
-            )
-            url = f"https://{_LOOPBACK}:{self.config.cards_inner_port}"
-            known = self._card_vaults[process] = CardVault(outbound, url)
+            known = self._card_vaults[process] = self.installation.card_vault(process)
         return known
 
     def provider(self, tenant: TenantId, app_id: str, settings: Mapping[str, str]) -> Provider:

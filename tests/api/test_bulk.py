@@ -6,6 +6,7 @@ import asyncio
 import csv
 import io
 import json
+import time
 from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Any
 
@@ -167,6 +168,7 @@ BAD_LINES: dict[str, tuple[bytes, list[str]]] = {
         ["ACCOUNT_HOLDER_NAME_IS_REQUIRED", "IBAN_IS_INVALID"],
     ),
     "no account": (json.dumps({**line(1), "bankAccount": "DE00"}).encode(), ["REQUEST_BODY_INVALID"]),
+    "more zeros than Python reads": (json.dumps(line(1, amount="0" * 5_000)).encode(), ["AMOUNT_OUT_OF_RANGE"]),
     "unknown scheme": (json.dumps(line(1, schemeId="0" * 32)).encode(), ["SCHEME_ID_NOT_RECOGNISED"]),
 }
 
@@ -357,6 +359,15 @@ def test_a_quote_that_never_closes_costs_one_line() -> None:
     assert records("\n".join(lines)) == lines
     lines[9] = '"' + "x" * MAX_LINE_BYTES
     assert records("\n".join(lines)) == lines
+
+
+def test_quotes_without_end_are_cheap() -> None:
+    """Each of the lines opens a quote and keeps an open one open. Looked through anew for every line after the
+    hundredth, two megabytes of them would have kept a process from everything else for an hour."""
+    lines = ['a","b' * 1_000] * 400
+    started = time.process_time()
+    assert records("\n".join(lines)) == lines
+    assert time.process_time() - started < 5
 
 
 @pytest.mark.parametrize("media", ["application/xml", "multipart/form-data; boundary=x", "text/plain"])

@@ -61,6 +61,27 @@ def send_and_leave(server: Server, path: str, headers: dict[str, str], content: 
         connection.sendall("\r\n".join([*head, "", ""]).encode() + content)
 
 
+async def test_a_thousand_silent_connections_keep_nobody_out(server: Server) -> None:
+    """The web server closes none of them, so they must not be all that it takes."""
+    place = urlsplit(server.url)
+    context = ssl.create_default_context(cafile=server.ca_file)
+    opened: list[asyncio.StreamWriter] = []
+    free = asyncio.Semaphore(50)
+
+    async def say_nothing() -> None:
+        async with free, asyncio.timeout(20):
+            _, writer = await asyncio.open_connection(place.hostname, place.port, ssl=context)
+            opened.append(writer)
+
+    try:
+        await asyncio.gather(*(say_nothing() for _ in range(1_000)))
+        async with httpx.AsyncClient(base_url=server.url, verify=context, timeout=10) as http:
+            assert (await http.get("/ready")).status_code == 200
+    finally:
+        for writer in opened:
+            writer.transport.abort()
+
+
 @pytest.mark.parametrize("framing", ["content-length", "chunked"])
 @pytest.mark.parametrize("content", [b"", b" ", b'{"reason": "x"}'], ids=["nothing", "blank", "an object"])
 def test_half_a_request_is_no_request(

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+import gzip
 import json
 import re
 import time
 import uuid
+from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
 import pytest
 
+from strongroom.api import surface
 from tests.api.paying import ORDERS, codes, instruction, make_order, order, refusal
 from tests.fixtures.platform import Client, Platform
+from tests.fixtures.signing import authorization
 
 BODY = json.dumps({"orderRef": "o-1"}).encode()
 
@@ -185,6 +190,62 @@ async def test_headers_are_required_and_agree(tenant: Client, platform: Platform
     assert refusal(await ask(x_tenant_id="not-a-uuid")) == (403, ["HEADERS_DISAGREE"])
     # Ids are read in upper case, too.
     assert refusal(await ask(x_tenant_id=str(tenant.tenant_id).upper())) == (400, ["ORDER_NOT_FOUND"])
+
+
+@pytest.mark.parametrize("name", ["authorization", "x-account-id", "x-tenant-id", "idempotency-key"])
+async def test_who_acts_is_said_once(tenant: Client, platform: Platform, name: str) -> None:
+    await tenant.sign_in()
+    other = await platform.new_tenant()
+    await other.sign_in()
+    good, others = ({**client.headers, "Idempotency-Key": client.public_key} for client in (tenant, other))
+    second = {key.lower(): value for key, value in others.items()}[name]
+    for both in ([*good.items(), (name, second)], [(name, second), *good.items()]):
+        answer = await tenant.http.post(ORDERS, content=BODY, headers=both)
+        assert refusal(answer) == (400, ["HEADER_SENT_TWICE"])
+        assert answer.json()["errors"][0]["metadata"]["header"] == name
+    for client in (tenant, other):
+        assert codes(await client.get(f"{ORDERS}/o-1")) == ["ORDER_NOT_FOUND"]
+
+
+async def test_signing_in_with_two_signatures_is_refused(tenant: Client) -> None:
+    signed = [("Authorization", authorization(tenant.public_key, tenant.private_key)) for _ in range(2)]
+    assert refusal(await tenant.http.post("/v1/identity/hmac", headers=signed)) == (400, ["HEADER_SENT_TWICE"])
+
+
+@pytest.mark.parametrize("path", [ORDERS, f"{ORDERS}/bulk"])
+async def test_bodies_are_sent_as_they_are(tenant: Client, path: str) -> None:
+    zipped = await tenant.post(path, content=gzip.compress(BODY), headers={"Content-Encoding": "gzip"})
+    assert refusal(zipped) == (415, ["CONTENT_ENCODING_NOT_SUPPORTED"])
+    assert (await tenant.post(path, content=BODY, headers={"Content-Encoding": "identity"})).status_code in {201, 202}
+
+
+@pytest.mark.parametrize("path", [ORDERS, f"{ORDERS}/bulk", "/v1/identity/hmac"])
+@pytest.mark.parametrize("content", [b"", b'{"orderRef": '])
+async def test_a_body_that_stops_is_not_waited_for(
+    tenant: Client, monkeypatch: pytest.MonkeyPatch, path: str, content: bytes
+) -> None:
+    monkeypatch.setattr(surface, "STALLED_AFTER_S", 0.05)
+
+    async def stops() -> AsyncIterator[bytes]:
+        yield content
+        await asyncio.sleep(30)
+
+    began = time.monotonic()
+    answer = await tenant.post(path, content=stops(), headers={"content-type": "application/json"})
+    assert refusal(answer) == (400, ["REQUEST_TOO_SLOW"])
+    assert time.monotonic() - began < 10
+
+
+async def test_a_body_that_drips_is_not_waited_for(tenant: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(surface, "BODY_WITHIN_S", 0.2)
+
+    async def drips() -> AsyncIterator[bytes]:
+        while True:
+            yield b" "
+            await asyncio.sleep(0.01)
+
+    answer = await tenant.post(ORDERS, content=drips(), headers={"content-type": "application/json"})
+    assert refusal(answer) == (400, ["REQUEST_TOO_SLOW"])
 
 
 async def test_answers_are_not_kept_by_anybody(tenant: Client) -> None:

@@ -7,9 +7,9 @@ import base64
 import os
 import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -19,58 +19,36 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
+from strongroom.api.idempotency import TAKEN_OVER_AFTER
 from strongroom.api.table import ROUTES
-from strongroom.assembly import SPLITS, Installation
+from strongroom.assembly import SPLITS
+from strongroom.kernel.actors import Actor
 from strongroom.kernel.clock import ManualClock
+from strongroom.kernel.errors import Failure, Unavailable
 from strongroom.kernel.ids import AccountId
-from strongroom.vault import Scope
+from strongroom.vault import KeyDesk, Layer, Scope, Work
 from strongroom.vault.holders.contract import Reason
 from tests.api.paying import codes, make_account, refusal
 from tests.fixtures.platform import Client, Platform
 from tests.guards.golden import GOLDEN
 from tests.payments.world import World
-from tests.vault.desk import process
+from tests.vault.conftest import allowed, clock, elsewhere, far, near
 from tests.vault.holding import Elsewhere
 
+__all__ = ["allowed", "clock", "elsewhere", "far", "near"]
 WITHIN_S = 5.0
 """How long a disabled key may still be used anywhere."""
 PATH = "/encryption-keys"
 DECLARED = {(route.method, route.path): set(route.codes) for route in ROUTES if PATH in route.path}
-ANYWHERE = {"IDEMPOTENCY_KEY_REUSED", "FORBIDDEN", "TENANT_NOT_FOUND", "REQUEST_BODY_IS_REQUIRED"}
+ANYWHERE = {
+    "IDEMPOTENCY_KEY_REUSED",
+    "IDEMPOTENCY_KEY_IN_FLIGHT",
+    "IDEMPOTENCY_ANSWER_LOST",
+    "FORBIDDEN",
+    "TENANT_NOT_FOUND",
+    "REQUEST_BODY_IS_REQUIRED",
+}
 """Codes that every route of its kind may answer."""
-
-
-@pytest.fixture
-def elsewhere() -> Elsewhere:
-    return Elsewhere()
-
-
-@pytest.fixture
-def allowed() -> set[UUID]:
-    """The accounts that may use the holder elsewhere."""
-    return set()
-
-
-@pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock(datetime.now(UTC))
-
-
-@pytest.fixture
-async def near(
-    installation: Installation, elsewhere: Elsewhere, allowed: set[UUID], clock: ManualClock
-) -> AsyncIterator[Platform]:
-    async with process(installation, elsewhere, allowed, clock) as made:
-        yield made
-
-
-@pytest.fixture
-async def far(
-    installation: Installation, elsewhere: Elsewhere, allowed: set[UUID], clock: ManualClock
-) -> AsyncIterator[Platform]:
-    """Another process of the same installation."""
-    async with process(installation, elsewhere, allowed, clock) as made:
-        yield made
 
 
 @dataclass(frozen=True)
@@ -297,7 +275,9 @@ async def test_a_request_that_is_being_worked_on_is_not_begun_twice(keys: Keys, 
     assert sorted(answer.status_code for answer in answers) == [200, 409]
 
 
-async def test_a_request_that_was_cut_off_stays_in_flight(keys: Keys, elsewhere: Elsewhere) -> None:
+async def test_a_request_that_was_cut_off_stays_in_flight_for_a_while(
+    keys: Keys, elsewhere: Elsewhere, clock: ManualClock
+) -> None:
     """Nobody knows how far it came, so the same key is neither answered nor carried out again; another one is."""
     await attach(keys, elsewhere)
     elsewhere.delay_s, asked, header = 1.0, elsewhere.asked, {"Idempotency-Key": "cut-off"}
@@ -314,6 +294,70 @@ async def test_a_request_that_was_cut_off_stays_in_flight(keys: Keys, elsewhere:
     again = await keys.client.post(f"{keys.base}/customer/test", headers=header)
     assert refusal(again) == (409, ["IDEMPOTENCY_KEY_IN_FLIGHT"])
     assert (await keys.post("/customer/test", headers={"Idempotency-Key": "another"})).status_code == 200
+    clock.advance(TAKEN_OVER_AFTER)
+    assert refusal(await keys.rotate("customer", "scope", headers=header)) == (409, ["IDEMPOTENCY_KEY_IN_FLIGHT"])
+    taken_over = await keys.post("/customer/test", headers=header)
+    assert taken_over.status_code == 200
+    assert (await keys.post("/customer/test", headers=header)).json() == taken_over.json()
+
+
+class Forgetful(KeyDesk):
+    """A desk that loses the database right after its commit, or right before it."""
+
+    async def rotate_scope_key(self, actor: Actor, scope: Scope, layer: Layer) -> Work:
+        await super().rotate_scope_key(actor, scope, layer)
+        raise unknown()
+
+    async def rotate_data_key(self, actor: Actor, scope: Scope, layer: Layer) -> Work:
+        del actor, scope, layer
+        raise unknown()
+
+
+def unknown() -> Unavailable:
+    return Unavailable(Failure("OUTCOME_UNKNOWN", "It may or may not have been made."))
+
+
+async def test_after_an_unknown_outcome_a_retry_finds_out(keys: Keys, clock: ManualClock) -> None:
+    """It is in flight until nobody can be at work on it any more, and then done once, whichever way it went."""
+    desk, parts = keys.platform.app.key_desk, keys.platform.app.surface._services.parts
+    assert isinstance(parts, dict)
+    for key, status, code in (("scope", 400, "IDEMPOTENCY_ANSWER_LOST"), ("data", 202, "")):
+        header = {"Idempotency-Key": f"rotate-{key}"}
+        parts[KeyDesk] = Forgetful(databases=desk.databases, keyring=desk.keyring, owner_key=desk.owner_key)
+        body = {"layer": "platform", "key": key}
+        unsure = await keys.client.post(f"{keys.base}/rotations", body, headers=header)
+        assert refusal(unsure) == (503, ["OUTCOME_UNKNOWN"])
+        parts[KeyDesk] = desk
+        again = await keys.rotate("platform", key, headers=header)
+        assert refusal(again) == (409, ["IDEMPOTENCY_KEY_IN_FLIGHT"])
+        clock.advance(TAKEN_OVER_AFTER)
+        for _ in range(2):
+            answer = await keys.client.post(f"{keys.base}/rotations", body, headers=header)
+            assert answer.status_code == status, answer.text
+            assert code in answer.text
+        await keys.finish()
+    rotations = (await keys.get("/rotations")).json()["rotations"]
+    assert sorted(each["kind"] for each in rotations) == ["re-encrypt", "rewrap"]
+
+
+async def test_an_attempt_whose_key_was_taken_over_makes_no_change(
+    keys: Keys, elsewhere: Elsewhere, clock: ManualClock
+) -> None:
+    """The first hung, was given up by everybody, and comes back: too late, even where the second was refused."""
+    header, body = {"Idempotency-Key": "slow"}, {"holder": "hsm", "reference": elsewhere.add("a")}
+    elsewhere.delay_s, asked = 1.0, elsewhere.asked
+    first = asyncio.create_task(keys.client.post(f"{keys.base}/customer/attach", body, headers=header))
+    for _ in range(1000):
+        if elsewhere.asked > asked:
+            break
+        await asyncio.sleep(0.01)
+    clock.advance(TAKEN_OVER_AFTER)
+    elsewhere.delay_s, elsewhere.wrong = 0.0, Reason.AWAY
+    assert refusal(await keys.post("/customer/attach", body, headers=header)) == (503, ["KEY_UNAVAILABLE"])
+    elsewhere.wrong = None
+    assert refusal(await first) == (409, ["IDEMPOTENCY_KEY_IN_FLIGHT"])
+    assert await keys.states() == [(1, "ACTIVE", "kept")]
+    assert (await keys.post("/customer/attach", body, headers=header)).status_code == 202
 
 
 async def attach(keys: Keys, elsewhere: Elsewhere) -> str:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import dataclasses
 import uuid
+from datetime import UTC, datetime, timedelta
 
 import httpx
 import pytest
 
 from strongroom.identity import api_keys
 from strongroom.kernel.actors import system
+from strongroom.kernel.clock import ManualClock
 from strongroom.kernel.ids import AccountId, TenantId
 from tests.fixtures.platform import Client, Platform
 
@@ -38,7 +41,8 @@ async def test_a_keys_life(account: Client, level: str) -> None:
     made = await admin.post(path, {"name": "Nightly batch", "roles": [role]})
     assert made.status_code == 201
     key = made.json()
-    assert list(key) == ["identity", "name", "publicKey", "privateKey", "roles"]
+    assert list(key)[:5] == ["identity", "name", "publicKey", "privateKey", "roles"]
+    assert list(key)[5:] == ["createdOn", "expiresOn", "lastUsedOn"]
     assert len(base64.b64decode(key["privateKey"], validate=True)) == 32
     assert uuid.UUID(key["publicKey"]).version == 7
     shown = {field: value for field, value in key.items() if field != "privateKey"}
@@ -121,7 +125,9 @@ async def test_two_admins_can_not_remove_each_other_at_once(platform: Platform, 
     answers = await asyncio.gather(
         account.delete(f"/v1/account/keys/{other.public_key}"), other.delete(f"/v1/account/keys/{account.public_key}")
     )
-    assert sorted(answer.status_code for answer in answers) == [204, 400]
+    assert sorted(answer.status_code for answer in answers) == [204, 401], "who lost is nobody any more"
+    kept = account if answers[0].status_code == 204 else other
+    assert len((await kept.get("/v1/account/keys")).json()["accountKeys"]) == 1
 
 
 async def test_keys_of_one_level_are_not_there_for_another(platform: Platform, account: Client) -> None:
@@ -186,3 +192,82 @@ async def test_what_happens_to_keys_is_on_record(platform: Platform, account: Cl
         ("api-key.update", "done", "account-admin", account.public_key),
         ("api-key.delete", "done", "", account.public_key),
     ]
+
+
+@pytest.mark.parametrize("level", LEVELS)
+async def test_a_key_ends_when_it_was_told_to_and_so_do_its_tokens(
+    account: Client, level: str, platform: Platform
+) -> None:
+    admin, path, _, role = await keys_of(level, account)
+    end = datetime.now(UTC).replace(microsecond=0) + timedelta(minutes=7)
+    made = await admin.post(path, {"roles": [role], "expiresOn": end.isoformat()})
+    assert (made.status_code, made.json()["expiresOn"]) == (201, end.isoformat().replace("+00:00", "Z"))
+    one = f"{path}/{made.json()['publicKey']}"
+    key = dataclasses.replace(
+        admin,
+        tenant_id=path.split("/")[3] if "of the account" in level else admin.tenant_id,
+        public_key=made.json()["publicKey"],
+        private_key=made.json()["privateKey"],
+        token="",
+    )
+    answer = await key.sign_in()
+    assert (answer.status_code, answer.json()["expires"]) == (201, str(int(end.timestamp()) * 1000))
+    last_used = datetime.fromisoformat((await admin.get(one)).json()["lastUsedOn"])
+    assert abs(last_used - datetime.now(UTC)) < timedelta(minutes=1)
+    assert (await admin.put(one, {"roles": [role]})).status_code == 204
+    assert (await admin.get(one)).json()["expiresOn"] == made.json()["expiresOn"], "left out is left alone"
+
+    async with platform.another_process(ManualClock(end)) as later:
+        late = dataclasses.replace(key, http=later.http)
+        refused = await late.sign_in(epoch=end.timestamp())
+        assert (refused.status_code, codes(refused)) == (401, ["API_KEY_EXPIRED"])
+        token = await late.get("/v1/tenant" if key.tenant_id else "/v1/account")
+        assert (token.status_code, codes(token)) == (401, ["TOKEN_EXPIRED"])
+
+    assert (await admin.put(one, {"roles": [role], "expiresOn": None})).status_code == 204
+    assert (await admin.get(one)).json()["expiresOn"] is None
+
+
+async def test_a_key_that_ends_is_not_the_one_admin_that_has_to_stay(account: Client) -> None:
+    one = f"/v1/account/keys/{account.public_key}"
+    soon = (datetime.now(UTC) + timedelta(days=1)).isoformat()
+    await account.post("/v1/account/keys", {"roles": ["account-admin"], "expiresOn": soon})
+    assert codes(await account.delete(one)) == ["LAST_ADMIN_KEY"]
+    assert codes(await account.put(one, {"roles": ["account-admin"], "expiresOn": soon})) == ["LAST_ADMIN_KEY"]
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("2000-01-01T00:00:00Z", "EXPIRES_ON_OUT_OF_RANGE"),
+        ("2099-01-01T00:00:00Z", "EXPIRES_ON_OUT_OF_RANGE"),
+        ("2030-01-01", "EXPIRES_ON_IS_INVALID"),
+        ("2030-01-01T00:00:00", "EXPIRES_ON_IS_INVALID"),
+        ("2030-02-30T00:00:00Z", "EXPIRES_ON_IS_INVALID"),
+        ("2030-01-01T00:00:00Z\n", "EXPIRES_ON_IS_INVALID"),
+        ("0001-01-01T00:00:00+23:59", "EXPIRES_ON_IS_INVALID"),
+        (1_893_456_000, "EXPIRES_ON_IS_INVALID"),
+        ("", "EXPIRES_ON_IS_INVALID"),
+    ],
+)
+async def test_what_is_no_end(account: Client, given: object, expected: str) -> None:
+    body = {"roles": ["account-admin"], "expiresOn": given}
+    for answer in (
+        await account.post("/v1/account/keys", body),
+        await account.put(f"/v1/account/keys/{account.public_key}", body),
+    ):
+        assert (answer.status_code, codes(answer)) == (400, [expected])
+
+
+async def test_use_is_noted_once_a_minute(account: Client, platform: Platform) -> None:
+    start = datetime.now(UTC)
+    one = f"/v1/account/keys/{account.public_key}"
+    noted = []
+    clock = ManualClock(start)
+    async with platform.another_process(clock) as other:
+        key = dataclasses.replace(account, http=other.http, token="")
+        for _ in range(3):
+            assert (await key.sign_in(epoch=clock.now().timestamp())).status_code == 201
+            noted.append((await key.get(one)).json()["lastUsedOn"])
+            clock.advance(timedelta(seconds=31))
+    assert noted[0] == noted[1] < noted[2]

@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
+import httpx
 import psycopg
+import pytest
 
 from strongroom.assembly import App
 from strongroom.database.databases import url_of
 from strongroom.kernel.actors import operator
-from strongroom.vault import Layer, Scope
-from strongroom.vault.envelopes import HEADER_BYTES
+from strongroom.kernel.errors import Broken
+from strongroom.payments.orders import get_order
+from strongroom.vault import Layer, Scope, ScopeCipher
+from strongroom.vault.envelopes import HEADER_BYTES, version_of
 from tests.api.paying import ORDERS, instruction, make_order, order
 from tests.fixtures.platform import Client, Platform
 from tests.payments.world import World
+
+T = TypeVar("T")
 
 
 async def rotate(platform: Platform, world: World) -> None:
@@ -47,36 +56,82 @@ async def test_orders_go_on_when_the_data_key_is_rotated(app: App, tenant: Clien
         assert (await tenant.get(f"{ORDERS}/{ref}")).json()["orderRef"] == ref
 
 
-async def test_what_a_newer_key_sealed_is_read_again(app: App, tenant: Client, platform: Platform) -> None:
-    """A read begins, waits, and finds a row that was sealed meanwhile by a key it hasn't got."""
-    world = World.of(app, tenant)
-    await make_order(tenant, "o-1")
-    with psycopg.connect(url_of(app.installation.admin_url, "eu").reveal()) as admin:
-        admin.execute("lock table orders in access exclusive mode")
-        reading = asyncio.create_task(tenant.get(f"{ORDERS}/o-1"))
-        await until_waiting(app)
+async def while_resealed(platform: Platform, world: World, table: str, key: str, act: Callable[[], Awaitable[T]]) -> T:
+    """What something gives that begins, waits for a table, and finds its rows sealed by a key it hasn't got.
+
+    The key is another process's, made in between; that table alone is sealed again under it.
+    """
+    with psycopg.connect(url_of(platform.app.installation.admin_url, "eu").reveal()) as admin:
+        admin.execute(f"lock table {table} in access exclusive mode")
+        acting = asyncio.ensure_future(act())
+        await until_waiting(platform.app, table)
         async with platform.another_process() as other:
             scope = Scope(account=world.account, tenant=world.tenant)
             await other.app.key_desk.rotate_data_key(operator(), scope, Layer.PLATFORM)
             async with other.app.operation(operator(), tenant=world.tenant) as op:
                 newest = op.cipher
-        row = admin.execute("select order_id, sealed from orders where tenant_id = %s", (world.tenant,)).fetchone()
-        assert row is not None
-        content = newest.open("orders", "sealed", row[0].bytes, row[1])
-        sealed = newest.seal("orders", "sealed", row[0].bytes, content)
-        assert sealed[:HEADER_BYTES] != row[1][:HEADER_BYTES]
-        admin.execute("update orders set sealed = %s where tenant_id = %s", (sealed, world.tenant))
+        assert isinstance(newest, ScopeCipher)
+        rows = admin.execute(f"select {key}, sealed from {table} where tenant_id = %s", (world.tenant,)).fetchall()  # noqa: S608  # a test's own names
+        assert rows
+        for row_id, envelope in rows:
+            sealed = newest.reseal(table, "sealed", row_id.bytes, envelope)
+            assert sealed is not None
+            assert version_of(sealed) > version_of(envelope)
+            admin.execute(f"update {table} set sealed = %s where {key} = %s", (sealed, row_id))  # noqa: S608  # as before
         admin.commit()
-        answer = await asyncio.wait_for(reading, timeout=20)
+        return await asyncio.wait_for(acting, timeout=20)
+
+
+async def test_what_a_newer_key_sealed_is_read_again(app: App, tenant: Client, platform: Platform) -> None:
+    await make_order(tenant, "o-1")
+    answer = await while_resealed(
+        platform, World.of(app, tenant), "orders", "order_id", lambda: tenant.get(f"{ORDERS}/o-1")
+    )
     assert (answer.status_code, answer.json()["orderRef"]) == (200, "o-1")
 
 
-async def until_waiting(app: App) -> None:
-    """Return when somebody waits for the lock on orders."""
+async def test_a_bulk_upload_ends_whose_job_a_newer_key_sealed(app: App, tenant: Client, platform: Platform) -> None:
+    """It begins operations of its own, each of which is begun again for itself: no line is lost or done twice."""
+    world, content = (
+        World.of(app, tenant),
+        b"".join(json.dumps({"orderRef": f"bulk-{number}", **instruction()}).encode() + b"\n" for number in range(3)),
+    )
+    headers = {"content-type": "application/x-ndjson", "Idempotency-Key": "again"}
+
+    async def upload() -> httpx.Response:
+        return await tenant.post(f"{ORDERS}/bulk", content=content, headers=headers)
+
+    first = await upload()
+    assert (first.status_code, first.json()["accepted"]) == (202, 3)
+    again = await while_resealed(platform, world, "bulk_jobs", "job_id", upload)
+    assert (again.status_code, again.json()["jobId"]) == (202, first.json()["jobId"])
+
+
+async def test_signing_in_goes_on_with_a_key_sealed_anew(app: App, tenant: Client, platform: Platform) -> None:
+    answer = await while_resealed(platform, World.of(app, tenant), "api_keys", "public_key", tenant.sign_in)
+    assert answer.status_code == 201
+
+
+async def test_an_altered_version_is_broken_and_not_for_ever_young(app: App, tenant: Client) -> None:
+    """No key of that version ever was: asked once more, the database says so."""
+    await make_order(tenant, "o-1")
+    world = World.of(app, tenant)
+    async with world.operation() as op:
+        await op.run("update orders set sealed = set_byte(sealed, 2, 9) where tenant_id = %s", op.tenant)
+    for _ in range(2):
+        answer = await tenant.get(f"{ORDERS}/o-1")
+        assert (answer.status_code, answer.json()["errors"][0]["errorCode"]) == (500, "ENVELOPE_BROKEN")
+    async with world.operation() as op:
+        with pytest.raises(Broken):
+            await get_order(op, "o-1")
+
+
+async def until_waiting(app: App, table: str) -> None:
+    """Return when somebody waits for the lock on a table."""
     with psycopg.connect(url_of(app.installation.admin_url, "eu").reveal(), autocommit=True) as admin:
         for _ in range(200):
             row = admin.execute(
-                "select count(*) from pg_locks where not granted and relation = 'orders'::regclass"
+                "select count(*) from pg_locks where not granted and relation = %s::regclass", (table,)
             ).fetchone()
             if row is not None and row[0]:
                 return

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from strongroom.api.order_bodies import MAX_FAILURES
 from strongroom.payments.orders import MAX_INSTRUCTIONS
 from tests.api.paying import ORDERS, codes, instruction, make_account, make_order, make_scheme, order, refusal
 from tests.fixtures.platform import Client, Platform
@@ -125,6 +126,22 @@ async def test_a_reference_twice_in_one_order(tenant: Client) -> None:
 async def test_as_many_instructions_as_a_request_may_bring(tenant: Client) -> None:
     await make_order(tenant, "o-1", *[instruction(f"i-{number}") for number in range(MAX_INSTRUCTIONS)])
     assert len((await tenant.get(ONE)).json()["instructions"]) == MAX_INSTRUCTIONS
+
+
+async def test_as_many_defaults_as_a_request_may_bring(tenant: Client) -> None:
+    many: dict[str, Any] = {f"c-{number}": {"metadata": {"a": "b"}} for number in range(MAX_INSTRUCTIONS + 1)}
+    answer = await tenant.post(ORDERS, order("o-1", customerDefaults=many))
+    assert refusal(answer) == (400, ["CUSTOMER_DEFAULTS_COUNT_OUT_OF_RANGE"])
+    assert codes(await tenant.get(ONE)) == ["ORDER_NOT_FOUND"]
+    del many["c-0"]
+    await make_order(tenant, "o-1", customerDefaults=many)
+    assert len((await tenant.get(ONE)).json()["customerDefaults"]) == MAX_INSTRUCTIONS
+
+
+async def test_a_small_request_gets_no_enormous_answer(tenant: Client) -> None:
+    wrong = {str(number): 1 for number in range(2 * MAX_FAILURES)}
+    answer = await tenant.post(ORDERS, order("o-1", metadata=wrong))
+    assert (answer.status_code, len(codes(answer))) == (400, MAX_FAILURES)
 
 
 async def test_ten_thousand_instructions_are_told_where_to_go(tenant: Client) -> None:

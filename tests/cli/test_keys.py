@@ -366,6 +366,24 @@ def test_the_root_key_is_rotated_and_its_old_version_ended(data_dir: Path) -> No
     assert verified.returncode == 0
 
 
+def test_everybody_s_scope_keys_are_renewed(data_dir: Path) -> None:
+    def renew(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return run_command("keys", "renew", *arguments, "--data-dir", str(data_dir))
+
+    planned = json.loads(renew("--layer", "platform", "--json").stdout)
+    assert (planned["done"], planned["scopes"]) == (False, 2)
+    for layer, scope_keys, data_keys in (("platform", 2, 5), ("customer", 1, 1)):
+        before = ("--layer", layer, "--before", planned["before"], "--yes", "--json")
+        done = renew(*before)
+        assert (done.returncode, json.loads(done.stdout)) == (
+            0, {"before": planned["before"], "scopeKeys": scope_keys, "dataKeys": data_keys, "left": 0}
+        )  # fmt: skip
+        assert json.loads(renew(*before).stdout)["scopeKeys"] == 0, "they are from after that moment now"
+    refused = renew("--layer", "platform", "--before", "yesterday", "--yes")
+    assert (refused.returncode, refused.stderr.split(":")[0]) == (1, "MOMENT_IS_INVALID")
+    assert run_command("keys", "verify", "--data-dir", str(data_dir)).returncode == 0
+
+
 async def test_a_rotation_of_the_root_key_that_broke_off_is_finished(data_dir: Path) -> None:
     """A version was made and nothing wrapped by it yet: that one is taken, and no other made."""
     installation = Installation(Config(data_dir=data_dir))

@@ -15,6 +15,7 @@ from strongroom.database.databases import APP_ROLE, CARDS, CARDS_ROLE, DIRECTORY
 Connection = psycopg.Connection[Any]
 
 OUTSIDE_TENANCY = {
+    "card_tenants": "whose keys a new root key has to wrap again: ids, and nothing else",
     "card_sessions": "found by the hash of their secret, before a tenant is known",
     "schema_migrations": "the administrator's; the application's role can't even read it",
     "due_work": "which tenants have work, and from which day: the worker asks before it knows a tenant",

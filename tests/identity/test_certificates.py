@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -92,6 +93,16 @@ def test_files_are_for_their_owner_alone(authority: LocalAuthority, tmp_path: Pa
     authority.issue("server")
     files = {file.name: file.stat().st_mode & 0o777 for file in tmp_path.iterdir()}
     assert files == dict.fromkeys(("ca.pem", "ca.key", "server.pem", "server.key"), 0o600)
+
+
+def test_many_processes_that_start_at_once_make_one_certificate(tmp_path: Path, clock: ManualClock) -> None:
+    def issue(_: int) -> bytes:
+        made = LocalAuthority(tmp_path, NAMES, clock).issue_process("api")
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(made.chain, made.key)
+        return made.chain.read_bytes()
+
+    with ThreadPoolExecutor(8) as pool:
+        assert len(set(pool.map(issue, range(8)))) == 1
 
 
 def test_how_long_certificates_last(authority: LocalAuthority, clock: ManualClock) -> None:

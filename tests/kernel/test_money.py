@@ -32,6 +32,7 @@ def test_the_decimal_has_exactly_the_currencys_decimals(money: Money) -> None:
         ("200", "EUR", 20_000),
         ("0.1", "EUR", 10),
         ("000000000000001.00", "EUR", 100),
+        ("0" * 5_000 + "1", "EUR", 100),
         ("5", "JPY", 5),
         ("1.234", "KWD", 1_234),
         ("999999999999.99", "EUR", 99_999_999_999_999),

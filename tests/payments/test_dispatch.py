@@ -72,6 +72,30 @@ async def test_what_is_due_is_paid(payer: Payer) -> None:
     assert [detail for _, _, detail in await payer.actions("transaction.outcome")] == ["SUCCESS"] * 3
 
 
+@pytest.mark.parametrize("status", ["DELETED", "REJECTED", "AWAITING_APPROVAL"])
+async def test_who_is_not_approved_any_more_sends_nothing(  # noqa: PLR0917  # fixtures
+    process: App, tenant: Client, simulator: SimulatorProcess, tmp_path: Path, clock: ManualClock, status: str
+) -> None:
+    """Nobody could cancel it: the keys of such a tenant are blocked. What was sent before comes to its end."""
+    rules = (rule(0, countries=frozenset({"AT"})), rule(1, SEPA))
+    payer = await Payer.make(process, tenant, simulator, tmp_path / "outbox", *rules, bank=True)
+    [sent] = await payer.instruct("SIM:PENDING-ENQUIRY", country="AT")
+    async with payer.rail() as rail:
+        await payer.dispatcher(rail).round(payer.tenant)
+        waiting = [*await payer.instruct("by provider", country="AT"), *await payer.instruct("by file", days=1)]
+        async with payer.operation() as op:
+            await op.run("update tenants set status = %s where tenant_id = %s", status, op.tenant)
+        clock.advance(timedelta(hours=1))
+        tally = await payer.dispatcher(rail).round(payer.tenant)
+        assert (tally.intended, tally.settled, tally.files) == (0, 1, [])
+        assert [await payer.status(name) for name in (sent, *waiting)] == ["COMPLETED", "READY", "READY"]
+        assert len(rail.submitted) == 1
+        async with payer.operation() as op:
+            await op.run("update tenants set status = 'APPROVED' where tenant_id = %s", op.tenant)
+        assert len((await payer.dispatcher(rail).round(payer.tenant)).files) == 1
+    assert [await payer.status(name) for name in waiting] == ["COMPLETED", "PROCESSING"]
+
+
 async def test_a_day_ahead_is_early_enough(payer: Payer, clock: ManualClock) -> None:
     [named] = await payer.instruct("Claim 1", days=2)
     async with payer.rail() as rail:

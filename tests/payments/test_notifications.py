@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -11,8 +12,11 @@ import httpx
 import msgspec
 import pytest
 
+from strongroom.kernel.clock import ManualClock
 from strongroom.kernel.ids import new_uuid
+from strongroom.kernel.money import Money
 from strongroom.kernel.secret import Secret
+from strongroom.rails.contract import Outcome
 from strongroom.rails.simulator.callbacks import signed_headers, signing_key
 from tests.fixtures.platform import Client, Platform
 from tests.payments.paying import Payer
@@ -106,6 +110,59 @@ async def test_the_opposite_of_an_end_is_recorded_and_not_applied(
     assert (await provider.call(reference, "REFUSED", reason="AC06")).status_code == 204
     assert await payer.status(pending) == "COMPLETED"
     assert [detail for _, _, detail in await payer.actions("transaction.contradiction")] == ["SUCCESS REFUSED"]
+
+
+@pytest.mark.parametrize("reason", ["NOT_SENT", "NEVER_RECEIVED", "RETURNED-AC06"])
+async def test_a_refusal_is_an_end_whatever_its_reason_is_called(
+    payer: Payer, provider: Provider, pending: str, reason: str
+) -> None:
+    """With a word of ours a provider could have had a payment made again and again, and kept the money each time."""
+    reference = await reference_of(payer, pending)
+    assert (await provider.call(reference, "REFUSED", reason=reason)).status_code == 204
+    assert (await payer.status(pending), await payer.attempts(pending)) == ("FAILED", ["FAILED"])
+
+
+async def test_a_settled_payment_is_not_taken_back_by_a_word(payer: Payer, provider: Provider, pending: str) -> None:
+    reference = await reference_of(payer, pending)
+    await provider.call(reference, "SETTLED")
+    await provider.call(reference, "REFUSED", reason="RETURNED")
+    assert await payer.status(pending) == "COMPLETED"
+    assert [detail for _, _, detail in await payer.actions("transaction.contradiction")] == ["SUCCESS REFUSED"]
+
+
+@pytest.mark.parametrize("said", [{"amount": "0.01"}, {"currency": "JPY", "amount": "1"}, {"amount": "1000000.00"}])
+async def test_a_callback_about_another_amount_is_recorded_and_changes_nothing(
+    payer: Payer, provider: Provider, pending: str, said: dict[str, str]
+) -> None:
+    answer = await provider.call(await reference_of(payer, pending), "SETTLED", **{"currency": "EUR", **said})
+    assert answer.status_code == 204
+    assert await payer.status(pending) == "PROCESSING"
+    assert [detail for _, _, detail in await payer.actions("transaction.contradiction")] == [
+        "PROCESSING SETTLED of another amount"
+    ]
+
+
+async def test_an_enquiry_about_another_amount_leaves_the_outcome_open(
+    payer: Payer, pending: str, clock: ManualClock
+) -> None:
+    clock.advance(timedelta(minutes=1))
+    async with payer.rail() as rail:
+        enquire = rail.provider.enquire
+
+        async def half(reference: str) -> Outcome:
+            outcome = await enquire(reference)
+            assert outcome.money is not None
+            return replace(outcome, money=Money(outcome.money.minor // 2, outcome.money.currency))
+
+        rail.provider.enquire = half  # type: ignore[method-assign]  # a provider that paid half of it
+        await payer.dispatcher(rail).round(payer.tenant)
+        assert rail.enquired
+        assert await payer.status(pending) == "PROCESSING"
+        rail.provider.enquire = enquire  # type: ignore[method-assign]
+        clock.advance(timedelta(hours=1))
+        await payer.dispatcher(rail).round(payer.tenant)
+    assert await payer.status(pending) == "COMPLETED"
+    assert len(await payer.actions("transaction.contradiction")) == 1
 
 
 async def test_a_callback_may_come_before_the_answer(payer: Payer, provider: Provider) -> None:

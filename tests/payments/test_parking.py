@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
+import psycopg
+
 from strongroom.assembly import App
+from strongroom.database.databases import url_of
 from strongroom.kernel.actors import operator
 from strongroom.kernel.clock import ManualClock
 from strongroom.payments.dispatch import PENDING_ENQUIRE_AFTER
-from strongroom.vault import Scope
-from tests.fixtures.platform import Client
+from strongroom.vault import Layer, Scope
+from tests.api.test_keys_changing import until_waiting
+from tests.fixtures.platform import Client, Platform
 from tests.payments.paying import Payer
 from tests.payments.test_dispatch import work_off
 from tests.payments.world import SEPA, rule
@@ -49,6 +54,31 @@ async def test_what_was_asked_before_is_found_out_about_all_the_same(payer: Paye
         assert rail.enquired
     assert await payer.status(named) == "COMPLETED"
     assert (await payer.status(waiting), await payer.executions(waiting)) == ("READY", [0])
+
+
+async def test_a_key_that_comes_meanwhile_holds_nothing_as_broken(payer: Payer) -> None:
+    """The worker begins, waits, and finds a payment sealed by a key that it hasn't got: it begins again and pays it."""
+    [named] = await payer.instruct("Claim 1")
+    async with payer.rail() as rail:
+        with psycopg.connect(url_of(payer.app.installation.admin_url, "eu").reveal()) as admin:
+            admin.execute("lock table instructions in access exclusive mode")
+            working = asyncio.create_task(payer.dispatcher(rail).round(payer.tenant))
+            await until_waiting(payer.app, "instructions")
+            async with Platform(payer.app).another_process() as other:
+                await other.app.key_desk.rotate_data_key(operator(), scope_of(payer), Layer.PLATFORM)
+                async with other.app.operation(operator(), tenant=payer.tenant) as op:
+                    newest = op.cipher
+            [(row_id, envelope)] = admin.execute(
+                "select instruction_id, sealed from instructions where tenant_id = %s", (payer.tenant,)
+            ).fetchall()
+            content = newest.open("instructions", "sealed", row_id.bytes, envelope)
+            sealed = newest.seal("instructions", "sealed", row_id.bytes, content)
+            admin.execute("update instructions set sealed = %s where instruction_id = %s", (sealed, row_id))
+            admin.commit()
+            assert (await asyncio.wait_for(working, timeout=20)).intended == 1
+        await work_off(payer.dispatcher(rail), payer)
+    assert await payer.status(named) == "COMPLETED"
+    assert await payer.executions(named) == [1]
 
 
 async def test_files_wait_too_and_none_is_half_written(

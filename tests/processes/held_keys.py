@@ -108,6 +108,11 @@ class Told:
             f"{len(self.times_s)} requests, p50 {self.p50_ms:.1f} ms, p99 {self.p99_ms:.1f} ms, {dict(self.statuses)}"
         )
 
+    def add(self, other: Told) -> None:
+        """Take what others were told into account."""
+        self.times_s += other.times_s
+        self.statuses += other.statuses
+
     async def ask(self, payer: Payer, method: str, path: str, body: object = None) -> str:
         """One request, not repeated; what it ended in: a status, and an error's code."""
         began = time.monotonic()

@@ -14,16 +14,13 @@ from strongroom.kernel.clock import ManualClock
 from strongroom.kernel.errors import Conflict
 from strongroom.vault import DESTROY_DELAY, RETIRED_KEPT, Layer
 from tests.payments.world import IBAN
+from tests.vault.conftest import clock
 from tests.vault.desk import Owner, process
 from tests.vault.holding import Elsewhere
 from tests.vault.test_keys import WITHIN_S, refusal, until_refused
 
+__all__ = ["clock"]
 DAY = timedelta(days=1)
-
-
-@pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock(datetime.now(UTC))
 
 
 @pytest.fixture

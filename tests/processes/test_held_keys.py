@@ -7,6 +7,7 @@ import dataclasses
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import nullcontext
 
 import pytest
 
@@ -127,12 +128,39 @@ async def destroy(server: Server, hsm: Hsm, holder: Payer) -> None:
     assert {code for is_sensitive, code in ends if is_sensitive} <= {"DATA_KEY_BROKEN", "KEY_UNAVAILABLE"}
 
 
-@pytest.mark.soak
-async def test_others_are_as_quick_as_before(server: Server, hsm: Hsm, capsys: pytest.CaptureFixture[str]) -> None:
+async def by_turns(
+    server: Server, hsm: Hsm, holder: Payer, neighbour: Payer, *, turns: int, seconds: float, every_s: float
+) -> tuple[Told, Told]:
+    """What the neighbour was told with the token there, and with the token gone, turn and turn about.
+
+    So a change in the machine's mood meets both.
+    """
+    there, gone = Told(), Told()
+    for turn in range(turns):
+        for told, name in ((there, f"there-{turn}"), (gone, f"gone-{turn}")):
+            with token_gone(server, hsm) if told is gone else nullcontext():
+                await asyncio.sleep(WITHIN_S)  # a lease may last so long, and its holder take so long to be back
+                loads = [load(payer, seconds, every_s=every_s, name=name) for payer in (neighbour, holder)]
+                neighbours, _ = await asyncio.gather(*loads)
+                told.add(neighbours)
+    return there, gone
+
+
+async def test_others_are_as_quick_with_the_token_gone(server: Server, hsm: Hsm) -> None:
     holder, neighbour = await settle_in(server, hsm)
-    before, meanwhile, refused = await campaign(server, hsm, holder, neighbour, seconds=60, every_s=0.025)
+    there, gone = await by_turns(server, hsm, holder, neighbour, turns=2, seconds=2, every_s=0.05)
+    assert set(there.statuses) == set(gone.statuses) == {"202", "200"}
+    # So short a while says little of tenths; somebody who waited for the token would be slower by far.
+    assert gone.p50_ms <= 2 * there.p50_ms
+    assert gone.slowest_s < ANSWER_WITHIN_S
+
+
+@pytest.mark.soak
+async def test_others_are_within_a_tenth_as_quick(server: Server, hsm: Hsm, capsys: pytest.CaptureFixture[str]) -> None:
+    holder, neighbour = await settle_in(server, hsm)
+    there, gone = await by_turns(server, hsm, holder, neighbour, turns=6, seconds=20, every_s=0.025)
     with capsys.disabled():
-        sys.stdout.write(f"\nothers, before: {before}\nothers, meanwhile: {meanwhile}\nits owner: {refused}\n")
-    assert set(meanwhile.statuses) == {"202", "200"}
-    assert meanwhile.p50_ms <= 1.1 * before.p50_ms
-    assert meanwhile.p99_ms <= 1.1 * before.p99_ms
+        sys.stdout.write(f"\nothers, with the token there: {there}\nothers, with the token gone: {gone}\n")
+    assert set(there.statuses) == set(gone.statuses) == {"202", "200"}
+    assert gone.p50_ms <= 1.1 * there.p50_ms
+    assert gone.p99_ms <= 1.1 * there.p99_ms

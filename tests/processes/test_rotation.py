@@ -9,6 +9,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from functools import partial
 from uuid import UUID
 
@@ -20,7 +21,7 @@ from strongroom.kernel.errors import Unavailable
 from strongroom.kernel.ids import AccountId, TenantId, new_uuid
 from strongroom.tenancy import create_tenant, find_account, plan_tenant, register_tenant
 from strongroom.trust.sealed_fields import read_fields
-from strongroom.vault import Layer, Scope, Work, ensure_keys
+from strongroom.vault import Layer, Scope, Work, ensure_keys, renew_scope_keys
 from strongroom.vault.envelopes import version_of
 from tests.fixtures.platform import Server, public_folder
 from tests.processes.campaign import ORDERS, Payer, left_behind, make_payer
@@ -31,6 +32,8 @@ FAR_OFF = "2099-12-31"
 FIELDS_A_LINE = 4
 """An instruction, a customer, and both parts of an account."""
 LINES_AT_ONCE = 5_000
+TENANTS_AT_ONCE = 4
+"""Made at the same time."""
 DATA_KEYS_EACH = 4
 """A tenant's, in both layers: for sealing twice, for ids, and for look-ups."""
 
@@ -151,28 +154,30 @@ async def test_a_million_fields(server: Server, capsys: pytest.CaptureFixture[st
 
 
 async def rewrap(server: Server, *, data_keys: int) -> float:
-    """Put a new scope key in the place of every tenant's, in both layers, until so many data keys are rewrapped; how
-    many in a second."""
+    """Put a new scope key in the place of every tenant's, in both layers, of so many data keys; how many in a
+    second."""
     payer = await make_payer(server)
     await payer.caller.done("PUT", CUSTOMER, {"note": "0"})
     account = AccountId(UUID(payer.caller.account_id))
     async with opened(installation_of(server)) as app:
-        scopes = [scope_of(payer)]
-        for number in range(data_keys // DATA_KEYS_EACH - 1):
-            scopes.append(Scope(account=account, tenant=await new_tenant(app, account, number)))
+        slots = asyncio.Semaphore(TENANTS_AT_ONCE)
+
+        async def another(number: int) -> Scope:
+            async with slots:
+                return Scope(account=account, tenant=await new_tenant(app, account, number))
+
+        others = await asyncio.gather(*(another(number) for number in range(data_keys // DATA_KEYS_EACH - 1)))
+        scopes, before = [scope_of(payer), *others], datetime.now(UTC)
         stop = asyncio.Event()
         told = asyncio.create_task(traffic(payer, stop))
-        done, began = 0, time.monotonic()
-        for scope in scopes:
-            for layer in Layer:
-                await app.key_desk.rotate_scope_key(operator(), scope, layer)
-                work = await app.key_desk.tend(scope)
-                assert work is not None
-                assert work.is_done
-                done += work.done
+        renewed, began = [], time.monotonic()
+        for layer in Layer:
+            renewed.append(await renew_scope_keys(app.databases, app.keyring, operator(), layer, scopes, before=before))
         took_s = time.monotonic() - began
         stop.set()
+        done = sum(each.data_keys for each in renewed)
         assert done == len(scopes) * DATA_KEYS_EACH
+        assert [(each.scope_keys, each.left) for each in renewed] == [(len(scopes), 0)] * len(Layer)
     assert not [said for said in (await told).statuses if not said.startswith("20")]
     return done / took_s
 

@@ -79,7 +79,7 @@ def test_a_return_refuses_the_payment_with_its_code(status: str) -> None:
     [line] = judge(knowing(known(A, status=status)), incoming())
     assert (line.transaction_id, line.role, line.money.minor) == (A, Role.RETURN, 100)
     assert line.outcome is not None
-    assert (line.outcome.kind, line.outcome.reason) == (OutcomeKind.REFUSED, "RETURNED-AC06")
+    assert (line.outcome.kind, line.outcome.reason) == (OutcomeKind.RETURNED, "RETURNED-AC06")
     assert line.outcome.detail == "account closed"
 
 

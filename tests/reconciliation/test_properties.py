@@ -135,7 +135,7 @@ def test_what_a_line_newly_says_always_moves_its_transaction(known: dict[str, Kn
     lines = match(read(written).entries, knowledge_of(known))
     for line in sorted(lines, key=lambda line: line.role is Role.RETURN):
         if line.outcome is not None and line.transaction_id is not None:
-            taken = step(status[line.transaction_id], line.outcome.kind, line.outcome.reason)
+            taken = step(status[line.transaction_id], line.outcome.kind)
             assert taken is not None
             status[line.transaction_id] = taken.transaction
 

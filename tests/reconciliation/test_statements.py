@@ -419,7 +419,7 @@ async def test_many_outcomes_at_once_are_as_one_after_another(bank: BankWorld) -
                 (other.transaction_id, said(OutcomeKind.REFUSED, "AC04")),
                 (paid.transaction_id, said(OutcomeKind.SETTLED)),
                 (paid.transaction_id, said(OutcomeKind.REFUSED, "AC04")),
-                (paid.transaction_id, said(OutcomeKind.REFUSED, "RETURNED-AC06")),
+                (paid.transaction_id, said(OutcomeKind.RETURNED, "RETURNED-AC06")),
                 (other.transaction_id, said(OutcomeKind.SETTLED)),
             ],
         )

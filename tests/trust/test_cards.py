@@ -65,11 +65,16 @@ async def test_planted_numbers_are_red_and_their_absence_is_green(served: tuple[
                 "insert into evidence (control_id, checked_at, verdict, figure) values ('TEST', now(), 'red', %s)",
                 (f"paid with 5555-5555-5555-4444, not {VISA}",),
             )
+        async with bench.admin("cards") as connection:
+            await connection.execute(
+                "insert into card_keys values (gen_random_uuid(), 'seal', 1, 'x', now() - interval '366 days')"
+            )
         processes = bench.processes
         leaky = dataclasses.replace(bench, processes=lambda: [*processes(), holder])
         figure = await check_cards(leaky)
     masked, other = "41111111****1111", "55555555****4444"
     assert "strongroom_app may connect to strongroom_cards" in figure.breaches
+    assert "1 keys of the card vault are used beyond their year: rotate them" in figure.breaches
     for breach in (
         f"found: card number {masked}, clear, in memory of process {holder}",
         f"found: card number {other}, clear, in log served.log",
@@ -81,6 +86,8 @@ async def test_planted_numbers_are_red_and_their_absence_is_green(served: tuple[
         assert any(f"in {place}" in breach and masked in breach for breach in figure.breaches), place
     assert not any(VISA in breach or MASTERCARD in breach for breach in figure.breaches)
     server._log.write_text(log)
+    async with bench.admin("cards") as connection:
+        await connection.execute("delete from card_keys where wrapped = 'x'")
     async with bench.admin("directory") as connection:
         await connection.execute("revoke connect on database strongroom_cards from strongroom_app")
         await connection.execute("delete from evidence where control_id = 'TEST'")

@@ -12,7 +12,8 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from hypothesis import given
 from hypothesis import strategies as st
 
-from strongroom.kernel.errors import Broken, Unavailable
+from strongroom.database import KeysChanged, Purpose
+from strongroom.kernel.errors import Broken, StrongroomError, Unavailable
 from strongroom.kernel.secret import Secret
 from strongroom.vault import Layer, LayerCipher, ScopeCipher
 from strongroom.vault.envelopes import HEADER_BYTES, NONCE_BYTES, context_of, derive, version_of
@@ -59,6 +60,15 @@ def first_format(version: int, table: str, column: str, plaintext: bytes) -> byt
     return header + nonce + AESGCM(bytes([version]) * 32).encrypt(nonce, plaintext, context)
 
 
+def certain(error: BaseException) -> StrongroomError:
+    """The error itself, or what it comes to when there is no younger key."""
+    if isinstance(error, KeysChanged):
+        assert error.otherwise is not None
+        return error.otherwise()
+    assert isinstance(error, StrongroomError)
+    return error
+
+
 @pytest.mark.parametrize(("table", "column"), PLACES)
 @given(plaintext=st.binary(max_size=2000), row=st.binary(min_size=16, max_size=32))
 def test_what_is_sealed_opens_in_its_place(table: str, column: str, plaintext: bytes, row: bytes) -> None:
@@ -95,9 +105,9 @@ def test_an_altered_or_cut_envelope_is_refused(
     cut = bytes(envelope[: length % len(envelope)])
     envelope[position % len(envelope)] ^= change
     for wrong in (bytes(envelope), cut):
-        with pytest.raises(Broken) as refused:
+        with pytest.raises((Broken, KeysChanged)) as refused:
             cipher().open(table, column, ROW, wrong)
-        assert refused.value.code == "ENVELOPE_BROKEN"
+        assert certain(refused.value).code == "ENVELOPE_BROKEN"
 
 
 def test_another_version_of_the_same_key_slot_is_refused() -> None:
@@ -139,8 +149,25 @@ def test_old_versions_are_opened_and_the_newest_seals() -> None:
     old = cipher(versions=(1,)).seal("orders", "sealed", ROW, b"x")
     both = cipher(versions=(1, 2))
     assert both.open("orders", "sealed", ROW, old) == b"x"
+
+
+@pytest.mark.parametrize(("place", "versions", "customer"), [(PLACES[0], (1, 2), (1,)), (PLACES[1], (1,), (1, 2))])
+def test_a_younger_key_is_told_from_an_altered_envelope(
+    place: tuple[str, str], versions: tuple[int, ...], customer: tuple[int, ...]
+) -> None:
+    """It may have come after the operation had begun; once that is known not to be so, the envelope is broken."""
+    old, younger = cipher(), cipher(versions=versions, customer=customer).seal(*place, ROW, b"x")
+    for attempt in (old.open, old.check, old.reseal):
+        with pytest.raises(KeysChanged) as refused:
+            attempt(*place, ROW, younger)
+        assert refused.value.code == "KEYS_CHANGING"
+    assert certain(refused.value).code == "ENVELOPE_BROKEN"
     with pytest.raises(Broken):
-        cipher(versions=(1,)).open("orders", "sealed", ROW, both.seal("orders", "sealed", ROW, b"x"))
+        old.open(*place, ROW, younger)
+    with pytest.raises(Broken):
+        old.for_purpose(Purpose.NOTES).open(*place, ROW, younger)
+    with pytest.raises(KeysChanged):
+        cipher().open(*place, ROW, younger)
 
 
 @pytest.mark.parametrize(("table", "column"), PLACES)
@@ -173,7 +200,7 @@ def test_resealing_touches_only_what_is_behind() -> None:
     fresh = inner.reseal("customers", "sensitive", ROW, both)
     assert fresh is not None
     assert cipher(customer=(2,)).open("customers", "sensitive", ROW, fresh) == b"y"
-    with pytest.raises(Broken):
+    with pytest.raises(KeysChanged):
         cipher(customer=(1,)).open("customers", "sensitive", ROW, fresh)
 
 

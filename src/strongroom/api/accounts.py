@@ -61,8 +61,7 @@ class AccountRequest(msgspec.Struct, rename="camel"):
 
 async def _get(call: Call) -> Reply:
     services = call.services
-    async with call.operation() as op:
-        account = await get_account(op)
+    account = await call.run(get_account)
     usage = await count_tenants(services.databases, call.actor, account.account_id, services.databases.regions)
     return Reply(200, _body(account, usage))
 

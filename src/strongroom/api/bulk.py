@@ -11,6 +11,7 @@ import hashlib
 import io
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime
+from functools import cached_property
 from typing import Any, Final
 from uuid import UUID
 
@@ -112,8 +113,8 @@ async def upload(call: Call) -> Reply:
                 {"media": media[:100]},
             )
         )
-    async with call.operation() as op:
-        job = await bulk.begin_job(op, idempotency.key_of(call))
+    key = idempotency.key_of(call)
+    job = await call.run(lambda op: bulk.begin_job(op, key))
     writer = _Writer(call, job)
     try:
         reader = _csv_lines(call) if media == "text/csv" else _ndjson_lines(call)
@@ -123,8 +124,7 @@ async def upload(call: Call) -> Reply:
     except BaseException:
         await writer.interrupt()
         raise
-    async with call.operation() as op:
-        ended = await bulk.end_job(op, job.job_id, "COMPLETED")
+    ended = await call.run(lambda op: bulk.end_job(op, job.job_id, "COMPLETED"))
     return Reply(202, _view(ended), ((b"location", f"{_PATH}/{job.job_id}".encode()),))
 
 
@@ -211,8 +211,7 @@ class _Writer:
         if self._job.status == "COMPLETED":
             return
         try:
-            async with self._call.operation() as op:
-                await bulk.end_job(op, self._job.job_id, "INTERRUPTED")
+            await self._call.run(lambda op: bulk.end_job(op, self._job.job_id, "INTERRUPTED"))
         except StrongroomError:
             return
 
@@ -224,8 +223,7 @@ class _Writer:
         await asyncio.sleep(0)
 
     async def _write(self, lines: Sequence[tuple[int, bulk.Line | StrongroomError]], done: int, digest: bytes) -> None:
-        async with self._call.operation() as op:
-            await bulk.write_lines(op, self._job.job_id, lines, done, digest)
+        await self._call.run(lambda op: bulk.write_lines(op, self._job.job_id, lines, done, digest))
 
 
 async def _ndjson_lines(call: Call) -> AsyncIterator[tuple[int, bytes, bulk.Line | StrongroomError | None]]:
@@ -397,15 +395,39 @@ async def _split(call: Call) -> AsyncIterator[bytes]:
     """The upload's lines; one that is too long comes cut, one byte longer than MAX_LINE_BYTES."""
     assert call.chunks is not None  # noqa: S101  # the route streams
     most = MAX_LINE_BYTES + 1
-    rest = b""
+    begun: list[bytes] = []
+    size = 0
     while (chunk := await call.chunks()) is not None:
         first, *others = chunk.split(b"\n")
-        rest = (rest + first)[:most] if rest else first
-        for other in others:
-            yield rest[:most].removesuffix(b"\r")
-            rest = other
-    if rest:
-        yield rest[:most].removesuffix(b"\r")
+        if size < most:
+            begun.append(first)
+            size += len(first)
+        if others:
+            yield b"".join(begun)[:most].removesuffix(b"\r")
+            *whole, last = others
+            for line in whole:
+                yield line[:most].removesuffix(b"\r")
+            begun, size = [last], len(last)
+    if size:
+        yield b"".join(begun)[:most].removesuffix(b"\r")
+
+
+class _CsvLine:
+    """A line of a CSV. Both questions are answered once, however often the line is looked at anew."""
+
+    def __init__(self, text: bytes, delimiter: bytes) -> None:
+        self.text = text
+        self._delimiter = delimiter
+
+    @cached_property
+    def opens(self) -> bool:
+        """Whether a quoted value goes on at its end, when none does at its beginning."""
+        return b'"' in self.text and _is_open(self.text, self._delimiter)
+
+    @cached_property
+    def stays_open(self) -> bool:
+        """Whether one goes on at its end, when one does at its beginning."""
+        return b'"' not in self.text or _is_open(b'"' + self.text, self._delimiter)
 
 
 class Records:
@@ -419,20 +441,29 @@ class Records:
     def __init__(self, delimiter: str, columns: int) -> None:
         self._delimiter = delimiter
         self._columns = columns
-        self._lines: list[bytes] = []
+        self._lines: list[_CsvLine] = []
+        self._size = 0
 
     def feed(self, line: bytes) -> list[bytes]:
         """The records that end with this line."""
         if not self._lines and b'"' not in line:
             return [line]
+        return self._feed(_CsvLine(line, self._delimiter.encode()))
+
+    def _feed(self, line: _CsvLine) -> list[bytes]:
+        if not self._lines:
+            if not line.opens:
+                return [line.text]
+            self._lines, self._size = [line], len(line.text)
+            return [] if self._size <= MAX_LINE_BYTES else self._give_up()
         self._lines.append(line)
-        record = b"\n".join(self._lines)
-        if not _is_open(record, self._delimiter.encode()):
-            if len(self._lines) == 1 or self._is_good(record):
-                self._lines = []
-                return [record]
-        elif len(self._lines) < MAX_RECORD_LINES and len(record) <= MAX_LINE_BYTES:
-            return []
+        self._size += 1 + len(line.text)
+        if line.stays_open:
+            if len(self._lines) < MAX_RECORD_LINES and self._size <= MAX_LINE_BYTES:
+                return []
+        elif self._is_good(record := b"\n".join([part.text for part in self._lines])):
+            self._lines = []
+            return [record]
         return self._give_up()
 
     def finish(self) -> list[bytes]:
@@ -445,9 +476,9 @@ class Records:
     def _give_up(self) -> list[bytes]:
         first, *others = self._lines
         self._lines = []
-        found = [first]
+        found = [first.text]
         for other in others:
-            found += self.feed(other)
+            found += self._feed(other)
         return found
 
     def _is_good(self, record: bytes) -> bool:

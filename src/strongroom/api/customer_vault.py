@@ -19,6 +19,7 @@ from strongroom.audit import record
 from strongroom.database import Operation
 from strongroom.kernel.clock import epoch_ms
 from strongroom.kernel.errors import Failure, Invalid
+from strongroom.kernel.ids import TenantId
 from strongroom.kernel.mail_addresses import find_address
 from strongroom.payments import customers, instruments
 from strongroom.payments.instruments import (
@@ -146,10 +147,12 @@ async def _put(op: Operation, call: Call) -> Reply:
 async def _forget(call: Call) -> Reply:
     """Here first, then in the card vault. Where that is away, asking again finishes it."""
     ref = _customer_ref(call)
-    async with call.operation() as op:
+
+    async def forget(op: Operation) -> tuple[TenantId, str, bool]:
         await customers.forget(op, ref)
-        tenant, customer = op.tenant, customers.customer_id_of(op, ref).hex()
-        has_cards = await instruments.has_cards(op, ref)
+        return op.tenant, customers.customer_id_of(op, ref).hex(), await instruments.has_cards(op, ref)
+
+    tenant, customer, has_cards = await call.run(forget)
     if has_cards:
         await _card_vault(call).forget_customer(tenant, customer, call.correlation_id)
     return Reply(202)
@@ -181,8 +184,7 @@ async def _add_instrument(call: Call) -> Reply:
             instrument, is_new = await instruments.add_bank_account(op, ref, new)
         return Reply(202 if is_new else 200, _instrument(instrument, ref))
 
-    async with call.operation() as op:
-        return await idempotency.once(op, call, add)
+    return await call.run(lambda op: idempotency.once(op, call, add))
 
 
 async def _claim_card(call: Call, ref: str, token: str) -> CardContent:

@@ -10,7 +10,7 @@ import base64
 import binascii
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from strongroom.access import Permission
@@ -71,11 +71,17 @@ class _Place:
     call: Call
     scope: Scope
     base: str
+    witness: idempotency.Witness | None = None
 
     @property
     def desk(self) -> KeyDesk:
         desk: KeyDesk = self.call.services.part(KeyDesk)
-        return desk
+        return replace(desk, witness=self.witness)
+
+    @property
+    def import_desk(self) -> ImportDesk:
+        desk: ImportDesk = self.call.services.part(ImportDesk)
+        return replace(desk, desk=self.desk)
 
     def operation(self) -> AbstractAsyncContextManager[Operation]:
         return self.call.services.databases.operation(
@@ -174,8 +180,7 @@ async def _attach(place: _Place) -> Reply:
 
 
 async def _begin_import(place: _Place) -> Reply:
-    desk: ImportDesk = place.call.services.part(ImportDesk)
-    begun = await desk.begin(place.call.actor, place.scope)
+    begun = await place.import_desk.begin(place.call.actor, place.scope)
     body = ImportBody(
         links=ImportLinks(place.link("imports", begun.token)),
         import_token=begun.token,
@@ -191,8 +196,7 @@ async def _finish_import(place: _Place) -> Reply:
     algorithm = found.choice(source, "algorithm", "ALGORITHM", [algorithm.value for algorithm in WrappingAlgorithm])
     wrapped = _read_base64(found, source, "wrappedKey", "WRAPPED_KEY")
     found.check()
-    desk: ImportDesk = place.call.services.part(ImportDesk)
-    work = await desk.finish(
+    work = await place.import_desk.finish(
         place.call.actor,
         place.scope,
         place.call.path["importToken"],
@@ -303,7 +307,9 @@ def _called(handler: _Handler, base: str) -> CallHandler:
         place = _Place(call=call, scope=scope, base=base.format_map(call.path))
         async with place.operation():
             pass  # Whoever asks with a key that was deleted is told so before anything else.
-        return await idempotency.once_around(call, place.operation, lambda: handler(place))
+        return await idempotency.once_around(
+            call, place.operation, lambda witness: handler(replace(place, witness=witness))
+        )
 
     return called
 

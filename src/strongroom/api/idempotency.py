@@ -10,16 +10,23 @@ import hashlib
 import re
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
+from datetime import timedelta
 from typing import Any, Final, Protocol, TypeVar
+from uuid import UUID
 
 import msgspec
 
 from strongroom.api.routing import Call, OperationHandler, Reply
-from strongroom.database import Operation
-from strongroom.kernel.errors import Failure, InFlight, Invalid, KeyReused, StrongroomError
+from strongroom.database import Operation, in_operation
+from strongroom.kernel.errors import Conflict, Failure, InFlight, Invalid, KeyReused, StrongroomError
+from strongroom.kernel.ids import new_uuid
 
 KEY: Final = re.compile(r"[\x21-\x7e]{1,255}", re.ASCII)
 KEPT_FOR: Final = "24 hours"
+TAKEN_OVER_AFTER: Final = timedelta(seconds=60)
+"""A request that has had its key for so long without an answer may be carried out by whoever sends it again."""
+Witness = Callable[[Operation], Awaitable[None]]
+"""Writes down, in the operation that makes a change, that it was made."""
 
 
 async def once(op: Operation, call: Call, handler: OperationHandler) -> Reply:
@@ -42,30 +49,73 @@ async def once(op: Operation, call: Call, handler: OperationHandler) -> Reply:
 
 
 async def once_around(
-    call: Call, operation: Callable[[], AbstractAsyncContextManager[Operation]], act: Callable[[], Awaitable[Reply]]
+    call: Call,
+    operation: Callable[[], AbstractAsyncContextManager[Operation]],
+    act: Callable[[Witness | None], Awaitable[Reply]],
 ) -> Reply:
     """As `once`, for work that begins operations of its own, with something between them.
 
-    The key is taken before and answered after it, so a request whose process died in between stays in flight until
-    its key is forgotten: nobody knows how far it came. A refusal is not kept.
+    The key is taken before the work and answered after it. A refusal is not kept. When it isn't known how far the work
+    came (the process died, the outcome of a commit is unknown), the key stays in flight for `TAKEN_OVER_AFTER`; who
+    sends the request again then takes it over. That is safe because `act` gets a witness, which it calls in the
+    operation that makes the change: this writes down, together with the change, that it was made, and raises
+    (`IDEMPOTENCY_KEY_IN_FLIGHT`) when the key was taken over. So of all attempts one makes the change at most.
+
+    Raises as `once`, and errors.Conflict (`IDEMPOTENCY_ANSWER_LOST`) when the change was made and nobody knows the
+    answer any more.
     """
     key = key_of(call)
     if key is None:
-        return await act()
-    async with operation() as op:
+        return await act(None)
+    attempt = new_uuid()
+
+    async def take(op: Operation) -> tuple[bytes, Reply | None]:
         key_hash = op.cipher.index("idempotency_keys", "key_hash", key)
-        stored = await claim(op, key_hash, fingerprint(call))
+        return key_hash, await _claim_attempt(op, key_hash, fingerprint(call), attempt)
+
+    key_hash, stored = await in_operation(operation, take)
     if stored is not None:
         return stored
+
+    async def witness(op: Operation) -> None:
+        if not await op.run(_CARRY_OUT, op.scope, key_hash, attempt):
+            raise _in_flight()
+
     try:
-        reply = await act()
-    except StrongroomError:
-        async with operation() as op:
-            await _release(op, key_hash)
+        reply = await act(witness)
+    except StrongroomError as error:
+        if error.code != "OUTCOME_UNKNOWN":
+            async with operation() as op:
+                await op.run(_GIVE_BACK, op.scope, key_hash, attempt)
         raise
     async with operation() as op:
         await store(op, key_hash, reply)
     return reply
+
+
+async def _claim_attempt(op: Operation, key_hash: bytes, request_hash: bytes, attempt: UUID) -> Reply | None:
+    """As `claim`, for an attempt that can be taken over, or takes over."""
+    try:
+        stored = await claim(op, key_hash, request_hash)
+    except InFlight:
+        row = await op.row(_LOOK_AT_LEFT, op.scope, key_hash, op.now - TAKEN_OVER_AFTER)
+        if row is None:
+            raise
+        if row[0]:
+            raise _answer_lost() from None
+        keyed = op.cipher.index("idempotency_keys", "request_hash", request_hash.hex())
+        taken = await op.run(_TAKE_OVER, attempt, op.now, op.scope, key_hash, keyed, row[1])
+        if not taken:
+            raise
+        return None
+    if stored is None:
+        await op.run(
+            "update idempotency_keys set attempt = %s where scope_id = %s and key_hash = %s",
+            attempt,
+            op.scope,
+            key_hash,
+        )
+    return stored
 
 
 def key_of(call: Call) -> str | None:
@@ -121,12 +171,7 @@ async def claim(op: Operation, key_hash: bytes, request_hash: bytes) -> Reply | 
 def replay(op: Operation, key_hash: bytes, request_hash: bytes, row: tuple[Any, ...] | None) -> Reply:
     """The answer kept in a row of `idempotency_keys`."""
     if row is None or row[1] is None:
-        raise InFlight(
-            Failure(
-                "IDEMPOTENCY_KEY_IN_FLIGHT",
-                "A request with this Idempotency-Key is being worked on. Try again shortly.",
-            )
-        )
+        raise _in_flight()
     if row[0] != request_hash:
         raise KeyReused(
             Failure(
@@ -213,4 +258,34 @@ async def _release(op: Operation, key_hash: bytes) -> None:
     await op.run("delete from idempotency_keys where scope_id = %s and key_hash = %s", op.scope, key_hash)
 
 
+def _in_flight() -> InFlight:
+    return InFlight(
+        Failure(
+            "IDEMPOTENCY_KEY_IN_FLIGHT", "A request with this Idempotency-Key is being worked on. Try again shortly."
+        )
+    )
+
+
+def _answer_lost() -> Conflict:
+    return Conflict(
+        Failure(
+            "IDEMPOTENCY_ANSWER_LOST",
+            "What this Idempotency-Key was sent for has been done, once, and the answer was lost. Read the resource.",
+        )
+    )
+
+
+_CARRY_OUT: Final = (
+    "update idempotency_keys set carried_out = true where scope_id = %s and key_hash = %s and attempt = %s"
+)
+_GIVE_BACK: Final = "delete from idempotency_keys where scope_id = %s and key_hash = %s and attempt = %s"
+_LOOK_AT_LEFT: Final = (
+    "select carried_out, attempt from idempotency_keys "
+    "where scope_id = %s and key_hash = %s and status is null and created_at <= %s"
+)
+_TAKE_OVER: Final = (
+    "update idempotency_keys set attempt = %s, created_at = %s "
+    "where scope_id = %s and key_hash = %s and request_hash = %s and attempt = %s and status is null "
+    "and not carried_out"
+)
 _encode = msgspec.json.Encoder(decimal_format="number").encode

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any, Final
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from strongroom.access import Permission
 from strongroom.api.named_tenant import in_named_tenant
@@ -35,6 +37,11 @@ class KeyBody(msgspec.Struct, rename="camel"):
     name: str
     public_key: str
     roles: list[str]
+    created_on: datetime
+    expires_on: datetime | None
+    """When it stops signing in; null: never."""
+    last_used_on: datetime | None
+    """When it last signed in, to the minute."""
 
 
 class NewKeyBody(msgspec.Struct, rename="camel"):
@@ -45,6 +52,9 @@ class NewKeyBody(msgspec.Struct, rename="camel"):
     public_key: str
     private_key: str
     roles: list[str]
+    created_on: datetime
+    expires_on: datetime | None
+    last_used_on: None = None
 
 
 class AccountKeysBody(msgspec.Struct, rename="camel"):
@@ -60,10 +70,14 @@ class TenantKeysBody(msgspec.Struct, rename="camel"):
 
 
 class KeyRequest(msgspec.Struct, rename="camel"):
-    """A key's name and roles."""
+    """A key's name and roles, and an instant at which it ends.
+
+    `expiresOn` left out of a change leaves it as it is; null takes it away.
+    """
 
     roles: list[str]
     name: str | None = None
+    expires_on: datetime | UnsetType | None = UNSET
 
 
 async def _list(op: Operation, _: Call) -> Reply:
@@ -72,14 +86,22 @@ async def _list(op: Operation, _: Call) -> Reply:
 
 
 async def _create(op: Operation, call: Call) -> Reply:
-    name, roles = _read(op, call)
-    key, private_key = await create_key(op, call.services.databases, name=name or DEFAULT_NAME, roles=roles)
+    name, roles, end = _read(op, call)
+    key, private_key = await create_key(
+        op,
+        call.services.databases,
+        name=name or DEFAULT_NAME,
+        roles=roles,
+        expires_at=None if isinstance(end, UnsetType) else end,
+    )
     body = NewKeyBody(
         identity=str(key.public_key),
         name=key.name,
         public_key=str(key.public_key),
         private_key=private_key.reveal(),
         roles=list(key.roles),
+        created_on=key.created_at,
+        expires_on=key.expires_at,
     )
     return Reply(201, body, unrepeatable=("privateKey",))
 
@@ -90,8 +112,8 @@ async def _get(op: Operation, call: Call) -> Reply:
 
 async def _put(op: Operation, call: Call) -> Reply:
     public_key = _public_key(call)
-    name, roles = _read(op, call)
-    await update_key(op, public_key, name=name or DEFAULT_NAME, roles=roles)
+    name, roles, end = _read(op, call)
+    await update_key(op, public_key, name=name or DEFAULT_NAME, roles=roles, expires_at=end)
     return Reply(204)
 
 
@@ -100,12 +122,13 @@ async def _delete(op: Operation, call: Call) -> Reply:
     return Reply(204)
 
 
-def _read(op: Operation, call: Call) -> tuple[str, tuple[str, ...]]:
+def _read(op: Operation, call: Call) -> tuple[str, tuple[str, ...], datetime | UnsetType | None]:
     source, found = read_object(call.body), Collector()
     name = found.text(source, "name", "NAME", max_length=MAX_NAME, required=False)
     roles = found.choices(source, "roles", "ROLES", roles_for(op))
+    end = found.instant(source, "expiresOn", "EXPIRES_ON") if "expiresOn" in source else UNSET
     found.check()
-    return name, roles
+    return name, roles, end
 
 
 def _public_key(call: Call) -> ApiKeyId:
@@ -116,7 +139,15 @@ def _public_key(call: Call) -> ApiKeyId:
 
 
 def _body(key: ApiKey) -> KeyBody:
-    return KeyBody(identity=str(key.public_key), name=key.name, public_key=str(key.public_key), roles=list(key.roles))
+    return KeyBody(
+        identity=str(key.public_key),
+        name=key.name,
+        public_key=str(key.public_key),
+        roles=list(key.roles),
+        created_on=key.created_at,
+        expires_on=key.expires_at,
+        last_used_on=key.last_used_at,
+    )
 
 
 def _routes(path: str, tag: str, access: Access, reads: Permission, writes: Permission) -> Sequence[Route]:
@@ -147,7 +178,7 @@ def _routes(path: str, tag: str, access: Access, reads: Permission, writes: Perm
         route("GET", path, f"The {whose}'s keys", handler=_list, replies={200: listed}),
         route("POST", path, f"Make a key of the {whose}", handler=_create, replies={201: NewKeyBody}),
         route("GET", one, f"One of the {whose}'s keys", handler=_get, replies={200: KeyBody}),
-        route("PUT", one, "Change a key's name and roles", handler=_put, replies={204: None}),
+        route("PUT", one, "Change a key's name, roles and end", handler=_put, replies={204: None}),
         route("DELETE", one, "Block a key at once", handler=_delete, replies={204: None}),
     )
 

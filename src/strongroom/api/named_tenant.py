@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from strongroom.api import idempotency
 from strongroom.api.routing import Call, OperationHandler, Reply
+from strongroom.database import in_operation
 from strongroom.kernel.errors import Failure, NotFound
 from strongroom.kernel.ids import AccountId, TenantId, parse_uuid
 
@@ -14,10 +17,15 @@ async def in_named_tenant(call: Call, handler: OperationHandler) -> Reply:
     Raises as `find_named_tenant`.
     """
     account, tenant, region = await find_named_tenant(call)
-    async with call.services.databases.operation(
-        call.actor, account=account, tenant=tenant, region=region, correlation_id=call.correlation_id
-    ) as op:
-        return await idempotency.once(op, call, handler)
+    begin = partial(
+        call.services.databases.operation,
+        call.actor,
+        account=account,
+        tenant=tenant,
+        region=region,
+        correlation_id=call.correlation_id,
+    )
+    return await in_operation(begin, lambda op: idempotency.once(op, call, handler))
 
 
 async def find_named_tenant(call: Call) -> tuple[AccountId, TenantId, str]:

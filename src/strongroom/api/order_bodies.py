@@ -25,7 +25,12 @@ from strongroom.payments.orders import MAX_INSTRUCTIONS
 MAX_REF: Final = 50
 MAX_METADATA_KEY: Final = 40
 MAX_METADATA_VALUE: Final = 500
+MAX_DEFAULTS: Final = MAX_INSTRUCTIONS
+"""Most customers for whom a new order brings defaults."""
 MAX_REASON: Final = 500
+MAX_FAILURES: Final = 10_000
+"""About so many failures of a request are listed: more than all fields of the largest order have, so that a small
+request doesn't get an enormous answer."""
 _REF: Final = re.compile(r"[a-zA-Z0-9._-]{1,50}", re.ASCII)
 _REF_CHARACTERS: Final = re.compile(r"[a-zA-Z0-9._-]*", re.ASCII)
 _SCHEME_ID: Final = re.compile(r"[0-9A-F]{32}", re.ASCII)
@@ -273,12 +278,11 @@ def _minor(raw: bytes, exponent: int | None, failures: list[Failure], where: str
         return 0
     match = _AMOUNT.fullmatch(text)
     assert match is not None  # noqa: S101  # _amount_text has matched it
-    sign, whole, decimals = match.group(1), match.group(2), match.group(3) or ""
+    # Python refuses to read thousands of digits, leading zeros included.
+    sign, whole, decimals = match.group(1), match.group(2).lstrip("0"), match.group(3) or ""
     most = 4 if exponent is None else exponent
     minor = (
-        int(whole + decimals.ljust(most, "0"))
-        if len(decimals) <= most and len(whole.lstrip("0")) <= MAX_INTEGER_DIGITS
-        else 0
+        int(f"0{whole}{decimals.ljust(most, '0')}") if len(decimals) <= most and len(whole) <= MAX_INTEGER_DIGITS else 0
     )
     if minor == 0 or sign:
         failures.append(
@@ -371,6 +375,8 @@ def _metadata(value: object, failures: list[Failure], where: str) -> dict[str, s
         return {}
     kept: dict[str, str] = {}
     for key, item in value.items():
+        if len(failures) >= MAX_FAILURES:
+            break
         if item is None:
             continue
         if not 1 <= len(key) <= MAX_METADATA_KEY:
@@ -411,6 +417,15 @@ def _customer_defaults(value: object, failures: list[Failure]) -> dict[str, Defa
         )
         return {}
     found: dict[str, Defaults] = {}
+    if len(value) > MAX_DEFAULTS:
+        failures.append(
+            Failure(
+                "CUSTOMER_DEFAULTS_COUNT_OUT_OF_RANGE",
+                "An order is made with defaults for at most {maximum} customers, not {count}. Set the rest one by one.",
+                {"maximum": MAX_DEFAULTS, "count": len(value)},
+            )
+        )
+        return found
     for customer_ref, item in value.items():
         where = "customerDefaults."
         if not _REF.fullmatch(customer_ref):

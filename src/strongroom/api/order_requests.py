@@ -62,7 +62,9 @@ class NewOrderRequest(msgspec.Struct, rename="camel"):
     order_ref: Ref
     instructions: Annotated[list[NewInstructionRequest], Meta(max_length=MAX_INSTRUCTIONS)] | UnsetType | None = UNSET
     metadata: Metadata | UnsetType | None = UNSET
-    customer_defaults: dict[str, CustomerDefaultsRequest] | UnsetType | None = UNSET
+    customer_defaults: (
+        Annotated[dict[str, CustomerDefaultsRequest], Meta(max_length=MAX_INSTRUCTIONS)] | UnsetType | None
+    ) = UNSET
 
 
 class ChangeInstructionRequest(msgspec.Struct, rename="camel"):

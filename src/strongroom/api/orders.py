@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from datetime import date
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -29,7 +31,7 @@ from strongroom.api.order_requests import (
     NewOrderRequest,
 )
 from strongroom.api.routing import Access, Call, Reply, Route, wire_name
-from strongroom.database import Coalescer, Databases, KeysChanged, Operation
+from strongroom.database import Coalescer, Databases, KeysChanged, Operation, in_operation
 from strongroom.kernel.actors import Actor
 from strongroom.kernel.clock import epoch_ms
 from strongroom.kernel.errors import Failure, Invalid, NotFound, StrongroomError
@@ -185,20 +187,18 @@ class OrderWriter:
         return await self._coalescer.submit(call.actor, keyed)
 
     async def _write(self, actor: Actor, commands: Sequence[OrderCommand]) -> Sequence[Reply | StrongroomError]:
-        try:
-            return await self._write_once(actor, commands, lazily=True)
-        except KeysChanged:
-            return await self._write_once(actor, commands, lazily=False)
+        begin = partial(self._databases.operation, actor, account=actor.account_id, tenant=actor.tenant_id)
 
-    async def _write_once(
-        self, actor: Actor, commands: Sequence[OrderCommand], *, lazily: bool
-    ) -> Sequence[Reply | StrongroomError]:
-        async with self._databases.operation(
-            actor, account=actor.account_id, tenant=actor.tenant_id, lazily=lazily
-        ) as op:
+        async def write(op: Operation) -> Sequence[Reply | StrongroomError]:
             if all(command.key is None for command in commands):
                 return await self._create(op, commands)
             return await idempotency.once_each(op, commands, self._create)
+
+        # With the keys as they are known here, in one exchange; when these have changed, as the database has them.
+        with contextlib.suppress(KeysChanged):
+            async with begin(lazily=True) as op:
+                return await write(op)
+        return await in_operation(begin, write)
 
     @staticmethod
     async def _create(op: Operation, commands: Sequence[OrderCommand]) -> list[Reply | StrongroomError]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
 from uuid import UUID
 
@@ -21,6 +22,7 @@ from strongroom.kernel.money import COUNTRIES
 Object = Mapping[str, Any]
 T = TypeVar("T")
 _CONTROLS: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_INSTANT: Final = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,6})?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 NUL: Final = b"\\u0000"
 """How a NUL character is written in JSON: no body that lacks these bytes holds one."""
 
@@ -167,6 +169,19 @@ class Collector:
         else:
             return value
         return ""
+
+    def instant(self, source: Object, field: str, code: str) -> datetime | None:
+        """An instant (RFC 3339 section 5.6: with its offset), or None when it is left out."""
+        value = source.get(field)
+        if value is None:
+            return None
+        try:
+            if _INSTANT.fullmatch(value):
+                return datetime.fromisoformat(value).astimezone(UTC)
+        except (TypeError, ValueError, OverflowError):
+            pass  # no text, no such day, or one before the first
+        self.add(f"{code}_IS_INVALID", "{field} must be an instant such as 2030-01-31T12:00:00Z.", field=field)
+        return None
 
     def object(self, source: Object, field: str, code: str, read: Callable[[Object], T]) -> T | None:
         """An object, read by `read`; or None when it is left out."""

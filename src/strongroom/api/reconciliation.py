@@ -204,8 +204,7 @@ async def _receive(call: Call) -> Reply:
         is_new = any(part.is_new for part in imported)
         return Reply(201 if is_new else 200, ReportsBody(reports=[_report(part) for part in imported]))
 
-    async with call.operation() as op:
-        return await idempotency.once(op, call, take_in)
+    return await call.run(lambda op: idempotency.once(op, call, take_in))
 
 
 async def _list_statements(op: Operation, call: Call) -> Reply:

@@ -6,14 +6,15 @@ import enum
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from strongroom.access import Permission
 from strongroom.api.services import Services
-from strongroom.database import Operation
+from strongroom.database import Operation, in_operation
 from strongroom.kernel.actors import STRANGER, Actor
 from strongroom.kernel.networks import Address
 
+T = TypeVar("T")
 MAX_BODY_BYTES: Final = 1024 * 1024
 """Largest request body, except where a route streams."""
 
@@ -55,6 +56,10 @@ class Call:
         return self.services.databases.operation(
             actor, account=actor.account_id, tenant=actor.tenant_id, correlation_id=self.correlation_id
         )
+
+    async def run(self, act: Callable[[Operation], Awaitable[T]]) -> T:
+        """What `act` gives in such an operation; see `database.in_operation`."""
+        return await in_operation(self.operation, act)
 
 
 @dataclass(slots=True)

@@ -6,6 +6,7 @@ of a request listed together, in field order, with its own code.
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from functools import lru_cache
@@ -24,10 +25,9 @@ from strongroom.api.routing import MAX_BODY_BYTES, Access, Call, Reply, Route
 from strongroom.api.services import Services
 from strongroom.api.source import SourceReader
 from strongroom.audit import Entry, record_many
-from strongroom.database import Coalescer, Operation
+from strongroom.database import Coalescer
 from strongroom.kernel.actors import Actor
 from strongroom.kernel.errors import (
-    Broken,
     Failure,
     Forbidden,
     Invalid,
@@ -47,7 +47,15 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 _READ_AS_JSON: Final = frozenset({"", "application/json", "application/json-patch+json", "text/json"})
 _CORRELATION_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,128}", re.ASCII)
+STALLED_AFTER_S: Final = 20.0
+"""How long a request's body may pause."""
+BODY_WITHIN_S: Final = 60.0
+"""How long a body may take, where a route doesn't stream it."""
 _CHANGING: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+_SINGLE: Final = (
+    b"authorization", b"x-account-id", b"x-tenant-id", b"idempotency-key", b"content-type", b"content-encoding",
+)  # fmt: skip
+"""Headers that decide who acts and what is read: sent twice, a proxy could have gone by the other one."""
 _SECURITY_HEADERS: Final = (
     (b"strict-transport-security", b"max-age=63072000; includeSubDomains"),
     (b"cache-control", b"no-store"),
@@ -113,6 +121,8 @@ class Surface:
             source=self._sources.read(scope.get("client"), scope["headers"]),
         )
         try:
+            if len(headers) < len(scope["headers"]):
+                _check_single(scope["headers"])
             reply = await self._answer(call, receive)
         except StrongroomError as raised:
             error = await self._foremost(call, raised)
@@ -144,6 +154,8 @@ class Surface:
                         {"permission": route.permission.value},
                     )
                 )
+        if route.method in _CHANGING:
+            _check_encoding(call)
         if route.streams:
             call.chunks = _chunks(receive)
         else:
@@ -152,17 +164,9 @@ class Surface:
             call.body = await _read_body(receive)
         if route.call is not None:
             return await route.call(call)
-        assert route.operation is not None  # noqa: S101  # Route holds exactly one of the two
-        operation: Operation
-        try:
-            async with call.operation() as operation:
-                return await idempotency.once(operation, call, route.operation)
-        except Broken as error:
-            # What was sealed by a key that came after this operation had begun opens in another one.
-            if error.code != "ENVELOPE_BROKEN":
-                raise
-        async with call.operation() as operation:
-            return await idempotency.once(operation, call, route.operation)
+        handler = route.operation
+        assert handler is not None  # noqa: S101  # Route holds exactly one of the two
+        return await call.run(lambda op: idempotency.once(op, call, handler))
 
     def _authenticate(self, call: Call) -> Actor:
         scheme, _, token = call.header("authorization").partition(" ")
@@ -288,6 +292,29 @@ def _uuid_in(header: bytes) -> UUID | None:
     return parse_uuid(header.decode("latin-1").strip())
 
 
+def _check_single(headers: Sequence[tuple[bytes, bytes]]) -> None:
+    names = [name for name, _ in headers]
+    failures = [
+        Failure("HEADER_SENT_TWICE", "Send the header {header} once.", {"header": name.decode()})
+        for name in _SINGLE
+        if names.count(name) > 1
+    ]
+    if failures:
+        raise Invalid(*failures)
+
+
+def _check_encoding(call: Call) -> None:
+    encoding = call.header("content-encoding").strip().lower()
+    if encoding not in {"", "identity"}:
+        raise UnsupportedMedia(
+            Failure(
+                "CONTENT_ENCODING_NOT_SUPPORTED",
+                "Send the body as it is, not encoded as {encoding}.",
+                {"encoding": encoding[:100]},
+            )
+        )
+
+
 def _check_media(call: Call) -> None:
     media = call.header("content-type").partition(";")[0].strip().lower()
     if media not in _READ_AS_JSON:
@@ -299,8 +326,9 @@ def _check_media(call: Call) -> None:
 async def _read_body(receive: Receive) -> bytes:
     parts: list[bytes] = []
     size, more = 0, True
+    until = asyncio.get_running_loop().time() + BODY_WITHIN_S
     while more:
-        message = await receive()
+        message = await _next_part(receive, until)
         if message["type"] == "http.disconnect":
             raise _gone()
         part = message.get("body", b"")
@@ -319,13 +347,30 @@ def _chunks(receive: Receive) -> Callable[[], Awaitable[bytes | None]]:
         nonlocal more
         if not more:
             return None
-        message = await receive()
+        message = await _next_part(receive)
         if message["type"] == "http.disconnect":
             raise _gone()
         more = bool(message.get("more_body"))
         return bytes(message.get("body", b""))
 
     return next_chunk
+
+
+async def _next_part(receive: Receive, until: float | None = None) -> MutableMapping[str, Any]:
+    """The next part of a body, if it comes in time. `until` is by the event loop's clock, in seconds."""
+    latest = asyncio.get_running_loop().time() + STALLED_AFTER_S
+    try:
+        async with asyncio.timeout_at(latest if until is None else min(latest, until)):
+            return await receive()
+    except TimeoutError:
+        raise Invalid(
+            Failure(
+                "REQUEST_TOO_SLOW",
+                "The body didn't come: it may pause for {pause} seconds at most, and take {whole} unless it is a bulk "
+                "upload or a bank's report.",
+                {"pause": int(STALLED_AFTER_S), "whole": int(BODY_WITHIN_S)},
+            )
+        ) from None
 
 
 def _gone() -> Unavailable:

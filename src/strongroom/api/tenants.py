@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
+from functools import partial
 from typing import Final
 from uuid import UUID
 
@@ -16,9 +17,10 @@ from strongroom.api.addresses import AddressBody, AddressRequest, address_body, 
 from strongroom.api.named_tenant import in_named_tenant
 from strongroom.api.reading import Collector, Object, read_object
 from strongroom.api.routing import Access, Call, Reply, Route
-from strongroom.database import Operation
+from strongroom.database import Operation, in_operation
 from strongroom.kernel.ids import TenantId, new_uuid
 from strongroom.tenancy import (
+    Account,
     Address,
     Tenant,
     approve_tenant,
@@ -106,8 +108,8 @@ async def _list(call: Call) -> Reply:
     after = [entry for entry in known if cursor is None or entry[0] > cursor]
     page: list[TenantBody] = []
     for tenant_id, region in after[:take]:
-        async with databases.operation(actor, account=actor.account_id, tenant=tenant_id, region=region) as op:
-            tenant = await find_tenant(op)
+        begin = partial(databases.operation, actor, account=actor.account_id, tenant=tenant_id, region=region)
+        tenant = await in_operation(begin, find_tenant)
         if tenant is not None:
             page.append(_body(tenant))
     more = len(after) > take
@@ -124,10 +126,12 @@ async def _create(call: Call) -> Reply:
     assert actor.account_id is not None  # noqa: S101  # a route for accounts
     account_id = actor.account_id
     in_use = await count_tenants(databases, actor, account_id, databases.regions)
-    async with call.operation() as op:
-        account = await find_account(op)
-        assert account is not None  # noqa: S101  # its key has signed in
-        tenant_id, home = _id_for(op, call), op.region
+
+    async def look(op: Operation) -> tuple[Account | None, TenantId, str]:
+        return await find_account(op), _id_for(op, call), op.region
+
+    account, tenant_id, home = await call.run(look)
+    assert account is not None  # noqa: S101  # its key has signed in
 
     async def make(op: Operation, _: Call) -> Reply:
         tenant = plan_tenant(op, account, name=name, address=address, in_use=in_use)
@@ -145,8 +149,7 @@ async def _create(call: Call) -> Reply:
         )
 
     await ensure_keys(services.part(Keyring), operation)
-    async with operation() as op:
-        return await idempotency.once(op, call, make)
+    return await in_operation(operation, lambda op: idempotency.once(op, call, make))
 
 
 def _id_for(op: Operation, call: Call) -> TenantId:

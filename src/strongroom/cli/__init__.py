@@ -11,7 +11,7 @@ import warnings
 
 import typer
 
-from strongroom.cli import accounts, customers, demo, ip_lists, keys, prove, run, serve, work
+from strongroom.cli import accounts, cards, customers, demo, ip_lists, keys, prove, run, serve, work
 
 app = typer.Typer(
     name="strongroom",
@@ -30,6 +30,7 @@ app.command("serve-worker", hidden=True)(work.serve_worker)
 app.add_typer(accounts.app, name="accounts")
 app.add_typer(keys.app, name="keys")
 app.add_typer(customers.app, name="customers")
+app.add_typer(cards.app, name="cards")
 app.add_typer(ip_lists.app, name="ip-lists")
 
 

@@ -126,14 +126,17 @@ class Client:
         Raises errors.Refused, errors.Forbidden, errors.Unauthenticated or errors.InFlight with the failures that the
         API named, and errors.Unavailable when it gave no answer or couldn't do its work.
         """
-        headers = {"authorization": f"Bearer {await self._bearer()}", "x-account-id": self._key.account_id}
-        if self._key.tenant_id:
-            headers["x-tenant-id"] = self._key.tenant_id
+        headers = await self.credentials()
         if body:
             headers["content-type"] = media
         if idempotency_key:
             headers["idempotency-key"] = idempotency_key
         return await self._send(method, path, headers, body)
+
+    async def credentials(self) -> dict[str, str]:
+        """The headers that say who asks, signed in; good for the card vault's public door as well."""
+        named = {"x-tenant-id": self._key.tenant_id} if self._key.tenant_id else {}
+        return {"authorization": f"Bearer {await self._bearer()}", "x-account-id": self._key.account_id, **named}
 
     async def _repeated(
         self, method: str, path: str, body: bytes = b"", media: str = "application/json", idempotency_key: str = ""
@@ -164,7 +167,7 @@ class Client:
     async def _send(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> Answer:
         answer = await self._outbound.request(method, self._url + path, headers=headers, body=body)
         if answer.status >= 400:
-            raise _error(answer, f"{method} {path}")
+            raise refusal_of(answer, f"{method} {path}")
         return answer
 
 
@@ -176,7 +179,8 @@ def sign(key: Key, *, nonce: str, epoch: str, body: bytes) -> str:
     return f"Hmac {key.public_key}:{nonce}:{epoch}:{base64.b64encode(signature).decode()}"
 
 
-def _error(answer: Answer, what: str) -> StrongroomError:
+def refusal_of(answer: Answer, what: str) -> StrongroomError:
+    """What an answer other than a success means, with the failures that it names."""
     kind: type[StrongroomError]
     match answer.status:
         case 401:

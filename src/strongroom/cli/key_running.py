@@ -114,6 +114,22 @@ def print_data(data: object) -> None:
     typer.echo(json.dumps(data, indent=2, ensure_ascii=False))
 
 
+def read_moment(text: str) -> datetime:
+    """A moment as somebody gave it (ISO 8601); in UTC unless it says otherwise.
+
+    Raises errors.Invalid (`MOMENT_IS_INVALID`).
+    """
+    from strongroom.kernel.errors import Failure, Invalid
+
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise Invalid(
+            Failure("MOMENT_IS_INVALID", "{text} is no moment such as 2026-11-22T18:57:00+00:00.", {"text": text})
+        ) from None
+    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+
+
 def now() -> datetime:
     """The present, as tables compare it."""
     return datetime.now(UTC)

@@ -14,7 +14,7 @@ from uuid import UUID
 import typer
 
 from strongroom.cli import root_keys
-from strongroom.cli.key_running import Advance, bar, console, now, plan, print_data, run, tell, who
+from strongroom.cli.key_running import Advance, bar, console, now, plan, print_data, read_moment, run, tell, who
 from strongroom.cli.settings import AsJson, Database, DataDir, EnvironmentOption
 from strongroom.kernel.config import Environment
 
@@ -149,6 +149,58 @@ def rotate(
         await _see_through(app, scope, work, amount or None, wait=wait, as_json=as_json)
 
     run(act, data_dir, environment, database)
+
+
+@app.command("renew")
+def renew(
+    *,
+    layer: Annotated[LayerName, typer.Option("--layer", help="Whose layer of encryption.")],
+    before: Annotated[
+        str | None,
+        typer.Option("--before", help="Only keys made before this moment (ISO 8601). To go on after a stop, the same."),
+    ] = None,
+    yes: Yes = False,
+    as_json: AsJson = False,
+    data_dir: DataDir = None,
+    environment: EnvironmentOption = Environment.SANDBOX,
+    database: Database = None,
+) -> None:
+    """Put new scope keys in the place of everybody's that were made here. Everything goes on meanwhile.
+
+    Exit status 3 when some were left out, because somebody is working on them or their key can't be used.
+    """
+    from strongroom.vault import Layer, Renewed, renew_scope_keys
+
+    moment = now() if before is None else read_moment(before)
+
+    async def act(app: App) -> Renewed | None:
+        scopes = await app.key_desk.scopes()
+        if not yes:
+            said = f"Scope keys of the {layer} layer that were made here before {moment.isoformat()}, of {len(scopes)} "
+            said += "accounts and tenants, give way to new ones, and what they wrap is wrapped again; no field is "
+            said += "touched. Keys that customers brought, or hold themselves, stay."
+            plan(said, as_json=as_json, scopes=len(scopes), before=moment.isoformat())
+            return None
+        with bar(len(scopes)) as advance:
+            renewed = await renew_scope_keys(
+                app.databases,
+                app.keyring,
+                who(),
+                Layer(layer),
+                scopes,
+                before=moment,
+                progress=lambda done: advance("accounts and tenants", done.seen),
+            )
+        data = {"before": moment.isoformat(), "scopeKeys": renewed.scope_keys, "dataKeys": renewed.data_keys}
+        said = f"{renewed.scope_keys:,} scope keys are new, and {renewed.data_keys:,} data keys wrapped under them."
+        if renewed.left:
+            said += f" {renewed.left:,} were left out; do it again with --before {moment.isoformat()} for these."
+        tell(as_json, {**data, "left": renewed.left}, said)
+        return renewed
+
+    renewed = run(act, data_dir, environment, database)
+    if renewed is not None and renewed.left:
+        raise typer.Exit(AWAY)
 
 
 @app.command("attach")

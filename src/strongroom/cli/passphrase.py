@@ -1,4 +1,4 @@
-"""The passphrase of the root key, asked on the terminal."""
+"""The passphrases of the root keys, asked on the terminal."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from pathlib import Path
 
 import typer
 
-from strongroom.vault.holders import find_passphrase, is_protected
-from strongroom.vault.holders.passphrase import VARIABLE
+from strongroom.kernel.secret import Secret
+from strongroom.vault.holders import CARD_VAULT, find_passphrase, is_protected
+from strongroom.vault.holders.passphrase import VARIABLE, passphrase_required
 
 
 def ask_passphrase(keys_dir: Path) -> None:
@@ -19,3 +20,20 @@ def ask_passphrase(keys_dir: Path) -> None:
     """
     if find_passphrase(os.environ) is None and is_protected(keys_dir / "master.key") and sys.stdin.isatty():
         os.environ[VARIABLE] = typer.prompt("Passphrase of the root key", hide_input=True, err=True)
+
+
+def take_cards_passphrase(cards_dir: Path) -> Secret[str] | None:
+    """The passphrase of the card vault's root key, asked for in the same way; no child inherits it: the variables that
+    give it are taken out of the environment.
+
+    Raises as `find_passphrase`, and errors.Refused (`PASSPHRASE_IS_REQUIRED`) where it is missing and nobody is there.
+    """
+    found = find_passphrase(os.environ, CARD_VAULT)
+    for name in (CARD_VAULT.variable, CARD_VAULT.file_variable):
+        os.environ.pop(name, None)
+    path = cards_dir / CARD_VAULT.file
+    if found is None and is_protected(path):
+        if not sys.stdin.isatty():
+            raise passphrase_required(path, CARD_VAULT)
+        found = Secret(typer.prompt("Passphrase of the card vault's root key", hide_input=True, err=True))
+    return found

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
 from strongroom.cli.settings import Database, DataDir, EnvironmentOption, config_for
 from strongroom.kernel.config import Environment
+
+MAX_CONNECTIONS: Final = 8_192
+"""Most connections that one process of the API holds. A silent one costs little memory and is never closed by the web
+server, so a few hundred of them must not be all that it takes."""
 
 
 def serve(
@@ -44,7 +48,7 @@ def serve(
 ) -> None:
     """Start the platform and keep it up: database, API over TLS, card vault and, in the sandbox, the simulator."""
     from strongroom.assembly import Installation
-    from strongroom.cli.passphrase import ask_passphrase
+    from strongroom.cli.passphrase import ask_passphrase, take_cards_passphrase
     from strongroom.cli.supervisor import Supervisor, choose_port
     from strongroom.kernel.telemetry import configure_logs
 
@@ -64,12 +68,13 @@ def serve(
         trusted_proxies=trusted_proxy or (),
     )
     ask_passphrase(config.keys_dir)
-    Supervisor(Installation(config)).run()
+    Supervisor(Installation(config), take_cards_passphrase(config.cards_dir)).run()
 
 
 def serve_api() -> None:
     """One part of `serve`: the processes of the API. The settings come by environment variables."""
     import os
+    import resource
     from functools import partial
 
     from granian import Granian
@@ -81,12 +86,16 @@ def serve_api() -> None:
 
     config = from_variables(os.environ)
     certificate = Installation(config).certificate()
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 2 * MAX_CONNECTIONS
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted if most == resource.RLIM_INFINITY else min(wanted, most), most))
     Granian(
         "strongroom",
         address=config.host,
         port=config.port,
         interface=Interfaces.ASGI,
         workers=config.processes,
+        backpressure=MAX_CONNECTIONS,
         loop=Loops.uvloop,
         websockets=False,
         http1_settings=HTTP1Settings(header_read_timeout=10_000),

@@ -4,6 +4,7 @@ of them in order.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -20,11 +21,12 @@ from typing import Final
 import structlog
 from rich.console import Console
 
-from strongroom.assembly import Installation, to_variables
+from strongroom.assembly import ENVIRONMENT_VARIABLE, Installation, to_variables
 from strongroom.identity import Certificate
 from strongroom.identity.certificates import write_private
 from strongroom.kernel.config import Environment
 from strongroom.kernel.errors import Failure, StrongroomError, Unavailable
+from strongroom.kernel.secret import Secret
 from strongroom.kernel.telemetry import end_with_parent
 
 log = structlog.get_logger(__name__)
@@ -50,10 +52,15 @@ class Part:
         self,
         name: str,
         command: Sequence[str],
-        variables: Mapping[str, str],
+        variables: Mapping[str, str] | None,
         certificate: Callable[[], Certificate] | None = None,
+        handed: Callable[[], bytes] | None = None,
     ) -> None:
+        """`variables`: settings, on top of our own environment; None: it is told none of ours, and inherits no secret.
+        `handed`: what it reads from its standard input.
+        """
         self.name = name
+        self._handed = handed
         self._certificate = certificate
         self._chain = b"" if certificate is None else certificate().chain.read_bytes()
         self._command = [sys.executable, "-P", *command]
@@ -80,11 +87,15 @@ class Part:
             self._started_at = now
             self._process = subprocess.Popen(
                 self._command,
-                env={**os.environ, **self._variables},
-                stdin=subprocess.DEVNULL,
+                env=_without_ours(os.environ) if self._variables is None else {**os.environ, **self._variables},
+                stdin=subprocess.DEVNULL if self._handed is None else subprocess.PIPE,
                 start_new_session=True,
                 preexec_fn=partial(end_with_parent, os.getpid()),  # noqa: PLW1509  # this process has one thread
             )
+            if self._handed is not None and self._process.stdin is not None:
+                # Less than a pipe holds, so this waits for nobody.
+                with contextlib.suppress(BrokenPipeError), self._process.stdin as pipe:
+                    pipe.write(self._handed())
 
     def look_after_certificate(self) -> None:
         """Renew the certificate that it serves when that is due, and have it take up a new one.
@@ -120,8 +131,9 @@ class Part:
 class Supervisor:
     """Keeps an installation up."""
 
-    def __init__(self, installation: Installation) -> None:
+    def __init__(self, installation: Installation, cards_passphrase: Secret[str] | None = None) -> None:
         self._installation = installation
+        self._cards_passphrase = cards_passphrase
         self._told_to_stop = threading.Event()
         self._database_due_at = 0.0
 
@@ -171,7 +183,7 @@ class Supervisor:
                 "--secret-file", str(installation.simulator_secret_file()),
                 "--callback-ca", str(installation.ca_file),
             ]  # fmt: skip
-            parts.append(Part("simulator", command, {}, installation.simulator_certificate))
+            parts.append(Part("simulator", command, None, installation.simulator_certificate))
         return parts
 
     def _card_vault(self) -> Part:
@@ -197,8 +209,13 @@ class Supervisor:
         if config.environment is Environment.SANDBOX:
             simulator = f"https://127.0.0.1:{config.simulator_port}"
             command += ["--simulator", simulator, "--simulator-trust", str(installation.authority.certificate)]
-        variables = {"STRONGROOM_CARDS_DATABASE": installation.cards_database_url.reveal()}
-        return Part("cards", command, variables, installation.cards_certificate)
+        return Part("cards", command, None, installation.cards_certificate, self._for_card_vault)
+
+    def _for_card_vault(self) -> bytes:
+        """What the card vault alone may know."""
+        passphrase = None if self._cards_passphrase is None else self._cards_passphrase.reveal()
+        database = self._installation.cards_database_url.reveal()
+        return json.dumps({"database": database, "passphrase": passphrase}).encode()
 
     def _keep_up(self, parts: Sequence[Part]) -> None:
         deadline = time.monotonic() + START_TIMEOUT_S
@@ -260,6 +277,11 @@ class Supervisor:
         console.print(f"Data         {config.data_dir} ({config.environment.value})", markup=False)
         sys.stdout.flush()
         return True
+
+
+def _without_ours(variables: Mapping[str, str]) -> dict[str, str]:
+    """An environment without our settings, among which are passphrases and the administrator's way to the database."""
+    return {name: value for name, value in variables.items() if not name.startswith(ENVIRONMENT_VARIABLE)}
 
 
 def choose_port(host: str, port: int) -> int:

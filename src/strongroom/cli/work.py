@@ -137,7 +137,8 @@ async def _forget(app: App) -> None:
 async def _tend_keys(app: App) -> None:
     from strongroom.assembly import SPLITS
 
-    await app.key_desk.tend_all(SPLITS)
+    while await app.key_desk.tend_all(SPLITS):
+        pass
 
 
 async def _read_inbox(app: App) -> None:

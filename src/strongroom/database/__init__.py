@@ -5,7 +5,7 @@ from strongroom.database.coalescing import Coalescer
 from strongroom.database.databases import Databases, DirectoryEntry
 from strongroom.database.embedded import EmbeddedServer
 from strongroom.database.ip_lists import IpList
-from strongroom.database.operation import KeysChanged, Operation
+from strongroom.database.operation import KeysChanged, Operation, in_operation
 from strongroom.database.packed import Packed, pack_bytes, pack_codes, pack_dates, pack_instants, pack_texts, pack_uuids
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "Operation",
     "Packed",
     "Purpose",
+    "in_operation",
     "pack_bytes",
     "pack_codes",
     "pack_dates",

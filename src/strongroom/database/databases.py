@@ -26,7 +26,7 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout
 from strongroom.database import packed
 from strongroom.database.ip_lists import ANYWHERE, IpList, IpLists
 from strongroom.database.migrating import Kind, migrate
-from strongroom.database.operation import Connection, Operation, Session, Stage, revoked
+from strongroom.database.operation import Connection, KeysChanged, Operation, Session, Stage, revoked
 from strongroom.kernel.actors import Actor
 from strongroom.kernel.cipher import Cipher
 from strongroom.kernel.clock import Clock
@@ -242,9 +242,9 @@ class Databases:
         which may be the whole of it (`Operation.whole`), as long as the scope's cipher is at hand.
 
         Raises errors.NotFound (`TENANT_NOT_FOUND`, `ACCOUNT_NOT_FOUND`), errors.Unauthenticated (`TOKEN_REVOKED`),
-        errors.Forbidden (`TENANT_NOT_APPROVED`, `ADDRESS_NOT_ALLOWED`), errors.Collided (`CHANGED_MEANWHILE`)
-        and errors.Unavailable (`DATABASE_UNAVAILABLE`; `DATABASE_TAKES_NO_CHANGES` when its disk is full;
-        `OUTCOME_UNKNOWN` when the connection was lost while committing).
+        errors.Forbidden (`TENANT_NOT_APPROVED`, `ADDRESS_NOT_ALLOWED`), errors.Collided (`CHANGED_MEANWHILE`),
+        KeysChanged (see `in_operation`) and errors.Unavailable (`DATABASE_UNAVAILABLE`; `DATABASE_TAKES_NO_CHANGES`
+        when its disk is full; `OUTCOME_UNKNOWN` when the connection was lost while committing).
         """
         if tenant is not None and (account is None or region is None):
             account, region = await self.locate_tenant(tenant)
@@ -334,6 +334,8 @@ class Databases:
                         await connection.rollback()
                     if isinstance(error, psycopg.IntegrityError):
                         raise _collided() from error
+                    if isinstance(error, KeysChanged) and error.otherwise and not await session.keys_have_changed():
+                        raise error.otherwise() from error
                     raise
 
     @contextlib.asynccontextmanager
@@ -386,6 +388,19 @@ class Databases:
                 binary=True,
             )
             return [(TenantId(row[0]), row[1]) for row in await cursor.fetchall()]
+
+    async def list_places(self) -> Sequence[tuple[AccountId, TenantId | None, str]]:
+        """Every account (without a tenant) and every tenant of the installation, with their regions.
+
+        They are remembered, so that operations of any of them begin without asking the directory.
+        """
+        async with self.directory() as connection:
+            cursor = await connection.execute("select account_id, region from accounts", binary=True)
+            self._accounts.update(await cursor.fetchall())
+            cursor = await connection.execute("select tenant_id, account_id, region from tenants", binary=True)
+            self._tenants.update((row[0], (row[1], row[2])) for row in await cursor.fetchall())
+        accounts = [(account, None, region) for account, region in self._accounts.items()]
+        return accounts + [(account, tenant, region) for tenant, (account, region) in self._tenants.items()]
 
     @contextlib.asynccontextmanager
     async def directory(self) -> AsyncIterator[Connection]:

@@ -23,6 +23,7 @@ from typing import IO, Final
 import psutil
 import structlog
 
+from strongroom.database.system_users import ensure_system_user, may_reach
 from strongroom.kernel.errors import Failure, Unavailable
 from strongroom.kernel.secret import Secret
 
@@ -133,21 +134,21 @@ class EmbeddedServer:
         Raises errors.Unavailable (`DATABASE_NOT_STARTED`, with the end of the server's log) when it doesn't come up.
         """
         self._make_directory()
-        with (self.directory / "starting.lock").open("wb") as starting:
+        with _lock_file(self.directory / "starting.lock") as starting:
             fcntl.flock(starting, fcntl.LOCK_EX)
             if not (self.data / "PG_VERSION").exists():
                 self._initialise()
             if not self.alive:
                 self._clear_away()
                 self._launch()
-            self._lock = (self.directory / "users.lock").open("wb")
+            self._lock = _lock_file(self.directory / "users.lock")
             fcntl.flock(self._lock, fcntl.LOCK_SH)
 
     def stop(self) -> None:
         """Leave; the last one to leave stops the server, if it is still there."""
         if self._lock is None:
             return
-        with (self.directory / "starting.lock").open("wb") as starting:
+        with _lock_file(self.directory / "starting.lock") as starting:
             fcntl.flock(starting, fcntl.LOCK_EX)
             try:
                 fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -291,44 +292,19 @@ class EmbeddedServer:
         return subprocess.CompletedProcess(finished.args, finished.returncode, printed, "")
 
 
+def _lock_file(path: Path) -> IO[bytes]:
+    """A file to be locked. Nobody else may open it: who can, can hold the lock, and keep the server from starting."""
+    file = os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600), "wb")
+    os.fchmod(file.fileno(), 0o600)
+    return file
+
+
 def _system_user() -> pwd.struct_passwd | None:
     """The user that the server runs as; None when that is simply ourselves."""
-    if os.geteuid() != 0:
-        return None
-    try:
-        return pwd.getpwnam(SYSTEM_USER)
-    except KeyError:
-        made = subprocess.run(
-            ["useradd", "--system", "--no-create-home", "--shell", "/usr/sbin/nologin", SYSTEM_USER],
-            check=False,
-            capture_output=True,
-            text=True,
-        )
-        if made.returncode != 0:
-            raise Unavailable(
-                Failure(
-                    "DATABASE_NOT_STARTED",
-                    "PostgreSQL can't run as root, and the system user {user} could not be made ({printed}). Make it, "
-                    "or run as an ordinary user.",
-                    {"user": SYSTEM_USER, "printed": made.stderr.strip()},
-                )
-            ) from None
-        return pwd.getpwnam(SYSTEM_USER)
+    return ensure_system_user(SYSTEM_USER) if os.geteuid() == 0 else None
 
 
 def _reachable(path: Path) -> bool:
     """Whether the server's user may pass through every folder above `path`."""
     user = _system_user()
-    if user is None:
-        return True
-    for folder in path.resolve().parents:
-        status = folder.stat()
-        if status.st_uid == user.pw_uid:
-            allowed = status.st_mode & 0o100
-        elif status.st_gid == user.pw_gid:
-            allowed = status.st_mode & 0o010
-        else:
-            allowed = status.st_mode & 0o001
-        if not allowed:
-            return False
-    return True
+    return user is None or may_reach(user, path)

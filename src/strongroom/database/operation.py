@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import contextlib
 import enum
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, replace
 from datetime import date, datetime
 from functools import lru_cache
-from typing import Any
+from typing import Any, Final, TypeVar
 from uuid import UUID
 
 import psycopg
@@ -25,11 +26,14 @@ from strongroom.database.catalogue import Purpose
 from strongroom.kernel.actors import Actor
 from strongroom.kernel.cipher import Cipher
 from strongroom.kernel.config import Environment
-from strongroom.kernel.errors import Collided, Failure, Forbidden, Unauthenticated
+from strongroom.kernel.errors import Collided, Failure, Forbidden, StrongroomError, Unauthenticated
 from strongroom.kernel.ids import AccountId, TenantId
 
 Connection = psycopg.AsyncConnection[tuple[Any, ...]]
 Row = tuple[Any, ...]
+T = TypeVar("T")
+BEGUN_AGAIN: Final = 3
+"""How often an operation is begun again because keys were changed while it was under way."""
 
 
 class Stage(enum.Enum):
@@ -42,7 +46,17 @@ class Stage(enum.Enum):
 
 
 class KeysChanged(Collided):
-    """The scope's keys were changed since its cipher was made; nothing was done. Begin again with what they are now."""
+    """The scope's keys were changed since its cipher was made; nothing was done. Begin again with what they are now.
+
+    `in_operation` does that. A cipher raises this for an envelope under a key that it hasn't got; `otherwise` gives the
+    error to tell instead if it turns out that there is no such key.
+    """
+
+    def __init__(self, otherwise: Callable[[], StrongroomError] | None = None) -> None:
+        super().__init__(
+            Failure("KEYS_CHANGING", "The keys of this tenant or account are being changed right now. Try again.")
+        )
+        self.otherwise = otherwise
 
 
 @dataclass(slots=True, kw_only=True)
@@ -76,8 +90,15 @@ class Session:
         row = await cursor.fetchone()
         epoch = _epoch_of(row[0] if row else "")
         if self.epoch is not None and self.epoch != epoch:
-            raise _keys_changed()
+            raise KeysChanged
         self.epoch = epoch
+
+    async def keys_have_changed(self) -> bool:
+        """Whether the scope's keys aren't any more as they were when this session began; it has been rolled back."""
+        now = replace(self, epoch=None, stage=Stage.NEW)
+        await now.begin()
+        await self.connection.rollback()
+        return now.epoch != self.epoch
 
     async def commit(self) -> None:
         """Commit, unless `whole` has done it. A session that asked nothing is begun, for the sake of the checks."""
@@ -109,7 +130,7 @@ class Session:
             self.stage = Stage.DONE
             if row[0] != expected:
                 _epoch_of(row[0])
-                raise _keys_changed()
+                raise KeysChanged
         return row
 
 
@@ -202,6 +223,21 @@ class Operation:
         return await cursor.fetchall()
 
 
+async def in_operation(
+    begin: Callable[[], AbstractAsyncContextManager[Operation]], act: Callable[[Operation], Awaitable[T]]
+) -> T:
+    """What `act` gives in an operation, which is begun again when the scope's keys were changed under way.
+
+    So `act` changes nothing but through the operation. Raises as `Databases.operation`, and what `act` raises.
+    """
+    for _ in range(BEGUN_AGAIN):
+        with contextlib.suppress(KeysChanged):
+            async with begin() as op:
+                return await act(op)
+    async with begin() as op:
+        return await act(op)
+
+
 def revoked() -> Unauthenticated:
     """The refusal of a key that is gone."""
     return Unauthenticated(
@@ -229,9 +265,3 @@ def _epoch_of(verdict: str) -> int:
             )
         )
     raise revoked()
-
-
-def _keys_changed() -> KeysChanged:
-    return KeysChanged(
-        Failure("KEYS_CHANGING", "The keys of this tenant or account are being changed right now. Try again.")
-    )

@@ -14,9 +14,11 @@ import base64
 import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from strongroom.access import ACCOUNT_ROLES, TENANT_ROLES, Permission, require
 from strongroom.audit import record
@@ -29,6 +31,9 @@ DEFAULT_NAME: Final = "API Key"
 MAX_KEYS: Final = 1_000
 """Most live keys of an account, and of a tenant."""
 PRIVATE_KEY_BYTES: Final = 32
+MAX_LIFETIME: Final = timedelta(days=10 * 365)
+"""A key that ends does so within this."""
+USE_NOTED_EVERY: Final = timedelta(minutes=1)
 _ADMIN: Final = "account-admin"
 
 
@@ -39,6 +44,11 @@ class ApiKey:
     public_key: ApiKeyId
     name: str
     roles: tuple[str, ...]
+    created_at: datetime
+    expires_at: datetime | None = None
+    """When it stops signing in; tokens that it has end then as well."""
+    last_used_at: datetime | None = None
+    """When it last signed in, to the minute."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,24 +65,32 @@ def roles_for(op: Operation) -> frozenset[str]:
 
 
 async def create_key(
-    op: Operation, databases: Databases, *, name: str, roles: Collection[str]
+    op: Operation, databases: Databases, *, name: str, roles: Collection[str], expires_at: datetime | None = None
 ) -> tuple[ApiKey, Secret[str]]:
     """Make a key for the operation's tenant (or account); the secret is its private half in base64.
 
-    Raises errors.Invalid (`ROLES_IS_REQUIRED`, `ROLES_NOT_RECOGNISED`) and errors.Conflict (`API_KEY_LIMIT_REACHED`).
+    Raises errors.Invalid (`ROLES_IS_REQUIRED`, `ROLES_NOT_RECOGNISED`, `EXPIRES_ON_OUT_OF_RANGE`) and errors.Conflict
+    (`API_KEY_LIMIT_REACHED`).
     """
     _require(op, writes=True)
     _check_roles(op, roles)
+    _check_end(op, expires_at)
     row = await op.row("select count(*) from api_keys where deleted_at is null")
     if row is not None and row[0] >= MAX_KEYS:
         raise Conflict(
             Failure("API_KEY_LIMIT_REACHED", "There are {limit} keys already. Delete one first.", {"limit": MAX_KEYS})
         )
-    key = ApiKey(public_key=ApiKeyId(new_uuid()), name=name, roles=tuple(sorted(set(roles))))
+    key = ApiKey(
+        public_key=ApiKeyId(new_uuid()),
+        name=name,
+        roles=tuple(sorted(set(roles))),
+        created_at=op.now,
+        expires_at=expires_at,
+    )
     private_key = os.urandom(PRIVATE_KEY_BYTES)
     await op.run(
-        "insert into api_keys (public_key, account_id, tenant_id, environment, roles, sealed, created_at) "
-        "values (%s, %s, %s, %s, %s, %s, %s)",
+        "insert into api_keys (public_key, account_id, tenant_id, environment, roles, sealed, created_at, expires_at) "
+        "values (%s, %s, %s, %s, %s, %s, %s, %s)",
         key.public_key,
         op.account,
         op.tenant_id,
@@ -80,6 +98,7 @@ async def create_key(
         list(key.roles),
         _seal(op, key.public_key, SealedKey(name=name, private_key=private_key)),
         op.now,
+        expires_at,
     )
     await record(op, "api-key.create", "api-key", key.public_key, detail=" ".join(key.roles))
     async with databases.directory() as directory:
@@ -94,7 +113,9 @@ async def list_keys(op: Operation) -> Sequence[ApiKey]:
     """The live keys of the operation's tenant (or account), oldest first."""
     _require(op, writes=False)
     rows = await op.rows(
-        "select public_key, roles, sealed from api_keys where deleted_at is null order by public_key limit %s", MAX_KEYS
+        "select public_key, roles, sealed, created_at, expires_at, last_used_at from api_keys "
+        "where deleted_at is null order by public_key limit %s",
+        MAX_KEYS,
     )
     return [_key(op, row) for row in rows]
 
@@ -103,31 +124,49 @@ async def get_key(op: Operation, public_key: ApiKeyId) -> ApiKey:
     """A live key. Raises errors.NotFound (`API_KEY_NOT_FOUND`)."""
     _require(op, writes=False)
     row = await op.row(
-        "select public_key, roles, sealed from api_keys where public_key = %s and deleted_at is null", public_key
+        "select public_key, roles, sealed, created_at, expires_at, last_used_at from api_keys "
+        "where public_key = %s and deleted_at is null",
+        public_key,
     )
     if row is None:
         raise _not_found()
     return _key(op, row)
 
 
-async def update_key(op: Operation, public_key: ApiKeyId, *, name: str, roles: Collection[str]) -> None:
-    """Replace a key's name and roles. Tokens that it has keep their roles until they end, 15 minutes at most.
+async def update_key(
+    op: Operation,
+    public_key: ApiKeyId,
+    *,
+    name: str,
+    roles: Collection[str],
+    expires_at: datetime | UnsetType | None = UNSET,
+) -> None:
+    """Replace a key's name and roles, and its end unless that is left out (None: it has none).
 
-    Raises errors.NotFound (`API_KEY_NOT_FOUND`), errors.Invalid (`ROLES_IS_REQUIRED`, `ROLES_NOT_RECOGNISED`) and
-    errors.Conflict (`LAST_ADMIN_KEY`).
+    Tokens that it has keep theirs until they end, 15 minutes at most.
+
+    Raises errors.NotFound (`API_KEY_NOT_FOUND`), errors.Invalid (`ROLES_IS_REQUIRED`, `ROLES_NOT_RECOGNISED`,
+    `EXPIRES_ON_OUT_OF_RANGE`) and errors.Conflict (`LAST_ADMIN_KEY`).
     """
     _require(op, writes=True)
     _check_roles(op, roles)
-    await _keep_an_admin(op, public_key, roles)
-    row = await op.row("select sealed from api_keys where public_key = %s and deleted_at is null", public_key)
+    row = await op.row(
+        "select sealed, expires_at from api_keys where public_key = %s and deleted_at is null", public_key
+    )
     if row is None:
         raise _not_found()
+    if isinstance(expires_at, UnsetType):
+        expires_at = row[1]
+    else:
+        _check_end(op, expires_at)
+    await _keep_an_admin(op, public_key, () if expires_at is not None else roles)
     sealed = _open(op, public_key, row[0])
     kept = tuple(sorted(set(roles)))
     await op.run(
-        "update api_keys set roles = %s, sealed = %s where public_key = %s",
+        "update api_keys set roles = %s, sealed = %s, expires_at = %s where public_key = %s",
         list(kept),
         _seal(op, public_key, SealedKey(name=name, private_key=sealed.private_key)),
+        expires_at,
         public_key,
     )
     await record(op, "api-key.update", "api-key", public_key, detail=" ".join(kept))
@@ -167,22 +206,55 @@ def _check_roles(op: Operation, roles: Collection[str]) -> None:
         raise Invalid(Failure("ROLES_NOT_RECOGNISED", "The roles to choose from are {known}.", {"known": choice}))
 
 
+def _check_end(op: Operation, expires_at: datetime | None) -> None:
+    if expires_at is not None and not op.now < expires_at <= op.now + MAX_LIFETIME:
+        raise Invalid(
+            Failure(
+                "EXPIRES_ON_OUT_OF_RANGE",
+                "A key ends in the future, within {years} years. Leave expiresOn out for one that doesn't end.",
+                {"years": MAX_LIFETIME.days // 365},
+            )
+        )
+
+
+async def mark_used(op: Operation, public_key: ApiKeyId) -> None:
+    """Note that a key has signed in now; to the minute, so that busy keys don't write each time."""
+    await op.run(
+        "update api_keys set last_used_at = %s where public_key = %s and (last_used_at is null or last_used_at <= %s)",
+        op.now,
+        public_key,
+        op.now - USE_NOTED_EVERY,
+    )
+
+
 async def _keep_an_admin(op: Operation, public_key: ApiKeyId, roles: Collection[str]) -> None:
     """An account without an admin's key would be locked out; the rows stay locked until the operation's end."""
     if op.tenant_id is not None or _ADMIN in roles:
         return
     rows = await op.rows(
-        "select public_key from api_keys where %s = any(roles) and deleted_at is null order by public_key for update",
+        "select public_key from api_keys where %s = any(roles) and deleted_at is null and expires_at is null "
+        "order by public_key for update",
         _ADMIN,
     )
     if [row[0] for row in rows] == [public_key]:
         raise Conflict(
-            Failure("LAST_ADMIN_KEY", "This is the account's last key with the role account-admin. Make another first.")
+            Failure(
+                "LAST_ADMIN_KEY",
+                "This is the account's last key with the role account-admin that doesn't end. Make another first.",
+            )
         )
 
 
 def _key(op: Operation, row: tuple[Any, ...]) -> ApiKey:
-    return ApiKey(public_key=row[0], name=_open(op, row[0], row[2]).name, roles=tuple(row[1]))
+    public_key, roles, sealed, created_at, expires_at, last_used_at = row
+    return ApiKey(
+        public_key=public_key,
+        name=_open(op, public_key, sealed).name,
+        roles=tuple(roles),
+        created_at=created_at,
+        expires_at=expires_at,
+        last_used_at=last_used_at,
+    )
 
 
 def _seal(op: Operation, public_key: ApiKeyId, sealed: SealedKey) -> bytes:

@@ -7,11 +7,13 @@ than 30 are left. Keys are files of mode 0600; `ca.pem` is for everybody who wan
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import ipaddress
 import os
 import secrets
 import ssl
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -84,11 +86,11 @@ class LocalAuthority:
         (`AUTHORITY_BROKEN`) when its files can't be read.
         """
         wanted = tuple(names or self._names)
-        authority, authority_key = self._authority()
-        self._check_covered(authority, wanted)
-        return self._issue(
-            purpose, [_general_name(name) for name in wanted], ExtendedKeyUsageOID.SERVER_AUTH, authority, authority_key
-        )
+        with _alone(self._directory):
+            authority, authority_key = self._authority()
+            self._check_covered(authority, wanted)
+            general_names = [_general_name(name) for name in wanted]
+            return self._issue(purpose, general_names, ExtendedKeyUsageOID.SERVER_AUTH, authority, authority_key)
 
     def issue_process(self, process: str) -> Certificate:
         """The certificate `process-{process}.pem` by which one of our own processes shows another who it is (mutual
@@ -96,9 +98,10 @@ class LocalAuthority:
 
         Raises errors.Broken (`AUTHORITY_BROKEN`).
         """
-        authority, authority_key = self._authority()
         name = x509.UniformResourceIdentifier(f"urn:strongroom:process:{process}")
-        return self._issue(f"process-{process}", [name], ExtendedKeyUsageOID.CLIENT_AUTH, authority, authority_key)
+        with _alone(self._directory):
+            authority, authority_key = self._authority()
+            return self._issue(f"process-{process}", [name], ExtendedKeyUsageOID.CLIENT_AUTH, authority, authority_key)
 
     def _issue(
         self,
@@ -156,7 +159,7 @@ class LocalAuthority:
 
     def _check_covered(self, authority: x509.Certificate, wanted: Sequence[str]) -> None:
         permitted = authority.extensions.get_extension_for_class(x509.NameConstraints).value.permitted_subtrees or []
-        missing = [name for name in wanted if _subtree(name) not in permitted]
+        missing = [name for name in wanted if not any(_is_within(_subtree(name), subtree) for subtree in permitted)]
         if missing:
             raise Refused(
                 Failure(
@@ -181,6 +184,18 @@ class LocalAuthority:
             and list(names) == list(wanted)
             and certificate.not_valid_after_utc - self._clock.now() >= RENEWED_BEFORE
         )
+
+
+@contextlib.contextmanager
+def _alone(directory: Path) -> Iterator[None]:
+    """Let no other process make certificates here meanwhile: of two at once, one's key would stand by the other's
+    certificate."""
+    held = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(held)
 
 
 def write_private(path: Path, content: bytes) -> None:
@@ -231,6 +246,13 @@ def _general_name(name: str) -> x509.GeneralName:
         return x509.IPAddress(ipaddress.ip_address(name))
     except ValueError:
         return x509.DNSName(name)
+
+
+def _is_within(name: x509.GeneralName, subtree: x509.GeneralName) -> bool:
+    """Whether a subtree has a name: itself, or a DNS name with more labels to its left (RFC 5280 section 4.2.1.10)."""
+    if isinstance(name, x509.DNSName) and isinstance(subtree, x509.DNSName):
+        return name.value == subtree.value or name.value.endswith(f".{subtree.value}")
+    return name == subtree
 
 
 def _subtree(name: str) -> x509.GeneralName:

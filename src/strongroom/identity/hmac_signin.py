@@ -16,14 +16,16 @@ import hashlib
 import hmac
 import re
 import time
-from datetime import timedelta
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from functools import partial
 from typing import Final
 
 import structlog
 
 from strongroom.audit import record
-from strongroom.database import Databases, DirectoryEntry, Operation
-from strongroom.identity.api_keys import private_key_of
+from strongroom.database import Databases, DirectoryEntry, Operation, in_operation
+from strongroom.identity.api_keys import mark_used, private_key_of
 from strongroom.identity.ip_lists import check_source
 from strongroom.identity.tokens import Issued, Tokens
 from strongroom.kernel.actors import Actor, ActorKind, system
@@ -68,8 +70,8 @@ async def sign_in(
     """A token for a signed request that came from the address `source`.
 
     Raises errors.Unauthenticated (`SIGNATURE_IS_REQUIRED`, `SIGNATURE_MALFORMED`, `SIGNATURE_REFUSED`,
-    `CLOCK_OUT_OF_RANGE`, `NONCE_REPLAYED`, `KEY_OF_OTHER_ENVIRONMENT`) and errors.Forbidden (`TENANT_NOT_APPROVED`,
-    `ADDRESS_NOT_ALLOWED`).
+    `CLOCK_OUT_OF_RANGE`, `NONCE_REPLAYED`, `KEY_OF_OTHER_ENVIRONMENT`, `API_KEY_EXPIRED`) and errors.Forbidden
+    (`TENANT_NOT_APPROVED`, `ADDRESS_NOT_ALLOWED`).
     """
     started = time.monotonic()
     try:
@@ -104,26 +106,37 @@ async def _exchange(
                 {"found": entry.environment, "environment": databases.environment.value},
             )
         )
-    async with databases.operation(
+    begin = partial(
+        databases.operation,
         system("sign-in"),
         account=entry.account_id,
         tenant=entry.tenant_id,
         region=entry.region,
         correlation_id=correlation_id,
-    ) as op:
+    )
+
+    async def check(op: Operation) -> tuple[Sequence[str], datetime | None]:
         op.actor = _actor(entry, signed.public_key)
         row = await op.row(
-            "select sealed, roles from api_keys where public_key = %s and deleted_at is null", signed.public_key
+            "select sealed, roles, expires_at from api_keys where public_key = %s and deleted_at is null",
+            signed.public_key,
         )
         if row is None or not _is_signature_of(private_key_of(op, signed.public_key, row[0]), signed):
             raise _refused()
         # After the signature: a stranger isn't told that there is a list.
         await check_source(op, dataclasses.replace(op.actor, source=source))
+        _check_end(op, row[2])
         _check_clock(op, signed)
         await _check_tenant(op)
         await _spend_nonce(op, signed)
+        await mark_used(op, signed.public_key)
         await record(op, "sign-in", "api-key", signed.public_key)
-    return tokens.issue(signed.public_key, account=entry.account_id, tenant=entry.tenant_id, roles=row[1])
+        return row[1], row[2]
+
+    roles, end = await in_operation(begin, check)
+    return tokens.issue(
+        signed.public_key, account=entry.account_id, tenant=entry.tenant_id, roles=roles, until=end
+    )
 
 
 def _parse(authorization: str, body: bytes) -> _Signed:
@@ -162,6 +175,17 @@ def _parse(authorization: str, body: bytes) -> _Signed:
 
 def _is_signature_of(private_key: Secret[bytes], signed: _Signed) -> bool:
     return hmac.compare_digest(hmac.digest(private_key.reveal(), signed.text.encode(), "sha256"), signed.signature)
+
+
+def _check_end(op: Operation, expires_at: datetime | None) -> None:
+    if expires_at is not None and expires_at <= op.now:
+        raise Unauthenticated(
+            Failure(
+                "API_KEY_EXPIRED",
+                "This key ended on {end}. Make a new one, or give it another end.",
+                {"end": f"{expires_at:%Y-%m-%d}"},
+            )
+        )
 
 
 def _check_clock(op: Operation, signed: _Signed) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,7 +24,7 @@ from strongroom.kernel.errors import Failure, Unauthenticated
 from strongroom.kernel.ids import AccountId, ApiKeyId, TenantId, new_uuid, parse_uuid
 from strongroom.kernel.networks import Address
 from strongroom.kernel.secret import Secret
-from strongroom.vault.master import read_or_make_secret
+from strongroom.vault.secret_files import read_or_make_secret
 
 LIFETIME: Final = timedelta(minutes=15)
 ISSUER: Final = "strongroom"
@@ -55,11 +55,19 @@ class Tokens:
         self._remembered: dict[tuple[str, Address | None], tuple[Actor, float]] = {}
 
     def issue(
-        self, public_key: ApiKeyId, *, account: AccountId, tenant: TenantId | None, roles: Collection[str]
+        self,
+        public_key: ApiKeyId,
+        *,
+        account: AccountId,
+        tenant: TenantId | None,
+        roles: Collection[str],
+        until: datetime | None = None,
     ) -> Issued:
-        """A token for a key."""
+        """A token for a key. It ends by `until`, when the key itself does."""
         now = int(self._clock.now().timestamp())
         expires = now + int(LIFETIME.total_seconds())
+        if until is not None:
+            expires = min(expires, int(until.timestamp()))
         claims: dict[str, Any] = {
             "iss": ISSUER,
             "aud": AUDIENCE,

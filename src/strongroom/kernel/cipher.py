@@ -21,7 +21,8 @@ class Cipher(Protocol):
     def open(self, table: str, column: str, row: bytes, envelope: bytes) -> bytes:
         """The plaintext.
 
-        Raises errors.Broken (`ENVELOPE_BROKEN`) when the envelope was altered, or belongs anywhere else, and
+        Raises errors.Broken (`ENVELOPE_BROKEN`) when the envelope was altered, or belongs anywhere else,
+        `database.KeysChanged` when its key may have come after the operation had begun, and
         errors.Forbidden (`PURPOSE_NOT_DECLARED`, `PURPOSE_NOT_ALLOWED`) for something sensitive unless this cipher is
         one for a purpose that its column may be opened for.
         """

@@ -62,10 +62,11 @@ class Money:
         if not _PLAIN.fullmatch(text):
             raise NotANumber(text)
         whole, _, decimals = text.partition(".")
+        whole = whole.lstrip("0")
         exponent = EXPONENTS[currency]
-        if whole[0] == "-" or len(whole.lstrip("0")) > MAX_INTEGER_DIGITS or len(decimals) > exponent:
+        if text[0] == "-" or len(whole) > MAX_INTEGER_DIGITS or len(decimals) > exponent:
             raise OutOfRange(text)
-        minor = int(whole + decimals.ljust(exponent, "0"))
+        minor = int(f"0{whole}{decimals.ljust(exponent, '0')}")
         if minor <= 0:
             raise OutOfRange(text)
         return cls(minor, currency)

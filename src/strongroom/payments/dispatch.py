@@ -11,6 +11,8 @@ Files go the same way: the file's exact bytes are kept with the attempts, so tha
 An app that can't be reached, or answers nothing time after time, rests for a while. What only it can carry stays READY;
 then one instruction goes ahead of the others.
 
+Only an approved tenant pays: from the moment it is deleted nothing of it is sent any more, files included.
+
 While the customer's key is away their accounts can't be opened. Instructions stay READY then, and attempts by file stay
 where they are; both go on when the key is back. What has been asked of rails before is found out about all the same.
 """
@@ -25,6 +27,7 @@ from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 from uuid import UUID
@@ -32,7 +35,16 @@ from uuid import UUID
 import structlog
 
 from strongroom.audit import record
-from strongroom.database import Coalescer, Databases, Operation, Purpose, pack_bytes, pack_texts, pack_uuids
+from strongroom.database import (
+    Coalescer,
+    Databases,
+    Operation,
+    Purpose,
+    in_operation,
+    pack_bytes,
+    pack_texts,
+    pack_uuids,
+)
 from strongroom.kernel.actors import system
 from strongroom.kernel.errors import Broken, Failure, StrongroomError, Unavailable
 from strongroom.kernel.ids import FileId, TenantId, new_uuid, new_uuid_bytes
@@ -48,6 +60,7 @@ from strongroom.rails.bank import profile
 from strongroom.rails.contract import BankAccount, Direction, Outcome, OutcomeKind, Payment, Provider
 from strongroom.rails.formats import pain001
 from strongroom.rails.marketplace import get_app
+from strongroom.tenancy import TenantStatus
 
 log = structlog.get_logger(__name__)
 
@@ -129,7 +142,7 @@ class Tally:
         match kind:
             case OutcomeKind.SETTLED:
                 self.settled += 1
-            case OutcomeKind.REFUSED | OutcomeKind.NEVER_RECEIVED:
+            case OutcomeKind.REFUSED | OutcomeKind.NEVER_RECEIVED | OutcomeKind.NOT_SENT | OutcomeKind.RETURNED:
                 self.refused += 1
             case OutcomeKind.PENDING:
                 self.pending += 1
@@ -181,7 +194,7 @@ class _Troubles:
 
     def learn(self, app_id: str, outcome: Outcome, now: datetime) -> None:
         """Take in what a submission came to."""
-        not_reached = outcome.kind is OutcomeKind.REFUSED and outcome.reason == NOT_SENT
+        not_reached = outcome.kind is OutcomeKind.NOT_SENT
         if not not_reached and outcome.kind is not OutcomeKind.UNCONFIRMED:
             self._apps.pop(app_id, None)
             self.left.clear()
@@ -223,9 +236,13 @@ class Dispatcher:
         """
         tally = Tally()
         troubles = self._troubles.setdefault(tenant, _Troubles())
-        async with self._databases.operation(WORKER, tenant=tenant) as op:
-            due = await _intend(op, troubles)
-            settings = {app_id: await get_settings(op, app_id) for app_id in {item.app_id for item in due}}
+        begin = partial(self._databases.operation, WORKER, tenant=tenant)
+
+        async def intend(op: Operation) -> tuple[list[_Due], dict[str, Mapping[str, str]]]:
+            due = await _intend(op, troubles) if await _may_pay(op) else []
+            return due, {app_id: await get_settings(op, app_id) for app_id in {item.app_id for item in due}}
+
+        due, settings = await in_operation(begin, intend)
         tally.intended = len(due)
         rails = {app_id: self._providers(tenant, app_id, found) for app_id, found in settings.items()}
         slots = asyncio.Semaphore(CONCURRENCY)
@@ -245,7 +262,7 @@ class Dispatcher:
         """Second beat. What can't be sent any more, or is better not sent, is certain not to have been."""
         clock = self._databases.clock
         if clock.now() >= item.act_by or troubles.rests(item.app_id, clock.now()):
-            return Outcome(kind=OutcomeKind.REFUSED, reference=item.payment.reference, reason=NOT_SENT)
+            return Outcome(kind=OutcomeKind.NOT_SENT, reference=item.payment.reference, reason=NOT_SENT)
         outcome = await rail.submit(item.payment)
         troubles.learn(item.app_id, outcome, clock.now())
         return outcome
@@ -263,38 +280,46 @@ class Dispatcher:
 
     async def _write_outcomes(self, tenant: TenantId, outcomes: Sequence[tuple[UUID, Outcome]]) -> Sequence[bool]:
         """What has ended in the meantime, together."""
-        async with self._databases.operation(WORKER, tenant=tenant) as op:
-            return await apply_outcomes(op, outcomes)
+        begin = partial(self._databases.operation, WORKER, tenant=tenant)
+        return await in_operation(begin, lambda op: apply_outcomes(op, outcomes))
 
     async def _files(self, tenant: TenantId) -> list[Path]:
         """First beat for file rails, then second and third for every file that hasn't been delivered."""
-        async with self._databases.operation(WORKER, tenant=tenant) as op:
+        begin = partial(self._databases.operation, WORKER, tenant=tenant)
+
+        async def intend(op: Operation) -> list[tuple[FileId, bytes]]:
+            if not await _may_pay(op):
+                return []
             with _parking(op), op.opening(Purpose.EXECUTION):
                 await _intend_files(op)
             rows = await op.rows("select file_id, sealed from payment_files where status = 'INTENDED'")
-            files = []
             with _parking(op), op.opening(Purpose.EXECUTION):
-                files = [
+                return [
                     (FileId(row[0]), op.cipher.open("payment_files", "sealed", row[0].bytes, row[1])) for row in rows
                 ]
+            return []
+
         paths = []
-        for file_id, content in files:
+        for file_id, content in await in_operation(begin, intend):
             path = self._outbox / str(tenant) / f"{file_id.hex}.xml"
             try:
                 await asyncio.to_thread(write_once, path, content)
             except (OSError, Broken):
                 log.exception("dispatch.file_not_written", path=str(path))
                 continue
-            async with self._databases.operation(WORKER, tenant=tenant) as op:
+            async with begin() as op:
                 await _delivered(op, file_id)
             paths.append(path)
         return paths
 
     async def _resolve(self, tenant: TenantId, tally: Tally) -> None:
         """Ask about attempts whose process died, that nobody could confirm, or that have been pending for a while."""
-        async with self._databases.operation(WORKER, tenant=tenant) as op:
+
+        async def claim(op: Operation) -> tuple[list[tuple[UUID, str]], dict[str, Mapping[str, str]]]:
             asked = await _claim_unresolved(op)
-            settings = {app_id: await get_settings(op, app_id) for app_id in {app_id for _, app_id in asked}}
+            return asked, {app_id: await get_settings(op, app_id) for app_id in {app_id for _, app_id in asked}}
+
+        asked, settings = await in_operation(partial(self._databases.operation, WORKER, tenant=tenant), claim)
         rails = {app_id: self._providers(tenant, app_id, found) for app_id, found in settings.items()}
         slots = asyncio.Semaphore(CONCURRENCY)
 
@@ -312,6 +337,12 @@ async def _all(*beats: Coroutine[Any, Any, None]) -> None:
     for ended in await asyncio.gather(*beats, return_exceptions=True):
         if ended is not None:
             raise ended
+
+
+async def _may_pay(op: Operation) -> bool:
+    """Whether the tenant is approved. One that isn't any more sends nothing; what it has sent is asked about."""
+    row = await op.row("select status from tenants where tenant_id = %s", op.tenant)
+    return row is not None and row[0] == TenantStatus.APPROVED
 
 
 async def _intend(op: Operation, troubles: _Troubles) -> list[_Due]:

@@ -18,14 +18,15 @@ from strongroom.audit import Entry, record_many
 from strongroom.database import Operation, pack_bytes, pack_texts, pack_uuids
 from strongroom.kernel.errors import Failure, NotFound
 from strongroom.kernel.ids import new_uuid_bytes
-from strongroom.payments.contents import encode
+from strongroom.kernel.money import Money
+from strongroom.payments.contents import decode_instruction, encode
 from strongroom.payments.instructions import TransactionContent, decode_transaction
 from strongroom.rails.contract import Outcome, OutcomeKind
 
 NOT_SENT: Final = "NOT_SENT"
-"""The reason of a refusal after which the instruction is READY again: it is certain that the rail wasn't told."""
+"""The reason that is kept when it is certain that the rail wasn't told, after which the instruction is READY again."""
 RETURNED: Final = "RETURNED"
-"""The only thing that ends a SUCCESS: the bank gave the money back."""
+"""How the reason begins that is kept of a return: the bank gave the money back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,38 +38,43 @@ class Step:
 
 
 _OPEN: Final = frozenset({"INTENDED", "PROCESSING", "UNCONFIRMED"})
+_NOTHING_HAPPENED: Final = frozenset({OutcomeKind.NEVER_RECEIVED, OutcomeKind.NOT_SENT})
 
 
-def step(status: str, kind: OutcomeKind, reason: str) -> Step | None:
-    """The state table. None: the outcome says nothing new (a duplicate, or one that comes too late)."""
-    if status == "SUCCESS" and kind is OutcomeKind.REFUSED and reason.startswith(RETURNED):
+def step(status: str, kind: OutcomeKind) -> Step | None:
+    """The state table. None: the outcome says nothing new (a duplicate, or one that comes too late).
+
+    Reasons have no say: they are the rail's words, and one that could bring a payment back to READY with them would be
+    paid again and again.
+    """
+    if status == "SUCCESS" and kind is OutcomeKind.RETURNED:
         return Step("FAILED", "FAILED")
     if status not in _OPEN:
         return None
     if kind is OutcomeKind.SETTLED:
         return Step("SUCCESS", "COMPLETED")
-    if kind is OutcomeKind.REFUSED:
-        return Step("FAILED", "READY" if reason == NOT_SENT else "FAILED")
+    if kind in {OutcomeKind.REFUSED, OutcomeKind.RETURNED}:
+        return Step("FAILED", "FAILED")
     if status == "PROCESSING":
         # The rail has said that it has it. An enquiry without an answer doesn't change that; see also `contradicts`.
         return None
-    if kind is OutcomeKind.NEVER_RECEIVED:
+    if kind in _NOTHING_HAPPENED:
         return Step("FAILED", "READY")
     if kind is OutcomeKind.PENDING:
         return Step("PROCESSING", "PROCESSING")
     return None if status == "UNCONFIRMED" else Step("UNCONFIRMED", "UNCONFIRMED")
 
 
-def contradicts(status: str, kind: OutcomeKind, reason: str) -> bool:
+def contradicts(status: str, kind: OutcomeKind) -> bool:
     """Whether a rail now says the opposite of what it told before: never applied, always recorded.
 
     A rail that accepted a payment and now has never seen it may have lost its memory rather than the payment, so that
     isn't a reason to pay again.
     """
     if status == "PROCESSING":
-        return kind is OutcomeKind.NEVER_RECEIVED
+        return kind in _NOTHING_HAPPENED
     if status == "SUCCESS":
-        return kind in {OutcomeKind.REFUSED, OutcomeKind.NEVER_RECEIVED} and not reason.startswith(RETURNED)
+        return kind is OutcomeKind.REFUSED or kind in _NOTHING_HAPPENED
     return status == "FAILED" and kind is OutcomeKind.SETTLED
 
 
@@ -81,23 +87,28 @@ async def apply_outcome(op: Operation, transaction_id: UUID, outcome: Outcome) -
 async def apply_outcomes(op: Operation, outcomes: Sequence[tuple[UUID, Outcome]]) -> list[bool]:
     """Record what a rail says about transactions, in order; returns for each outcome whether it changed anything.
 
-    Locks the transactions, so outcomes that arrive together are taken one after the other. What contradicts an end is
-    recorded in the audit and changes nothing: a person has to look at it. A handful of statements, however many there
-    are, so that a statement of thousands of entries is one short operation.
+    Locks the transactions, so outcomes that arrive together are taken one after the other. What contradicts an end, or
+    speaks of another amount, is recorded in the audit and changes nothing: a person has to look at it. A handful of
+    statements, however many there are, so that a statement of thousands of entries is one short operation.
 
     Raises errors.NotFound (`TRANSACTION_NOT_FOUND`).
     """
     held = await _hold(op, {transaction_id for transaction_id, _ in outcomes})
+    asked = await _asked(op, {transaction_id for transaction_id, outcome in outcomes if outcome.money is not None})
     changed: list[bool] = []
     entries: list[Entry] = []
     events: list[tuple[_Held, str, str]] = []
     for transaction_id, outcome in outcomes:
         transaction = held[transaction_id]
         status = transaction.status
-        taken = step(status, outcome.kind, outcome.reason)
-        changed.append(taken is not None)
-        if contradicts(status, outcome.kind, outcome.reason):
+        taken = step(status, outcome.kind)
+        if contradicts(status, outcome.kind):
             entries.append(_entry(op, "transaction.contradiction", transaction_id, f"{status} {outcome.kind}"))
+        elif taken is not None and outcome.money is not None and outcome.money != asked[transaction_id]:
+            taken = None
+            detail = f"{status} {outcome.kind} of another amount"
+            entries.append(_entry(op, "transaction.contradiction", transaction_id, detail))
+        changed.append(taken is not None)
         if taken is None:
             continue
         transaction.status = taken.transaction
@@ -147,6 +158,25 @@ async def _hold(op: Operation, ids: Collection[UUID]) -> dict[UUID, _Held]:
             decode_transaction(op.cipher.open("transactions", "sealed", transaction_id.bytes, sealed)),
         )
         for transaction_id, order_id, instruction_id, status, sealed in rows
+    }
+
+
+async def _asked(op: Operation, ids: Collection[UUID]) -> dict[UUID, Money]:
+    """What was to be moved. An instruction doesn't change once it has been asked for."""
+    if not ids:
+        return {}
+    rows = await op.rows(
+        "select t.transaction_id, i.instruction_id, i.currency, i.sealed "
+        "from transactions t join instructions i using (tenant_id, order_id, instruction_id) "
+        "where t.tenant_id = %s and t.transaction_id = any(%s)",
+        op.tenant,
+        pack_uuids([transaction_id.bytes for transaction_id in ids]),
+    )
+    return {
+        transaction_id: Money(
+            decode_instruction(op.cipher.open("instructions", "sealed", instruction_id.bytes, sealed)).minor, currency
+        )
+        for transaction_id, instruction_id, currency, sealed in rows
     }
 
 

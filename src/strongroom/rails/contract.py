@@ -81,11 +81,16 @@ class OutcomeKind(enum.StrEnum):
     """Nobody knows: no answer, or one that says nothing. Only an enquiry resolves it."""
     NEVER_RECEIVED = "NEVER_RECEIVED"
     """Enquiry only: the provider is certain that it has not got this reference and now refuses it for good."""
+    NOT_SENT = "NOT_SENT"
+    """Submission only, and never in a provider's words: it is certain that nothing left for the provider."""
+    RETURNED = "RETURNED"
+    """Statements only: the money went and came back."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """A rail's answer about one payment. `reason` is the rail's own stable code (such as ISO `AC04`)."""
+    """A rail's answer about one payment. `reason` is the rail's own stable code (such as ISO `AC04`): it is shown, and
+    nothing is decided by it. `money` is the amount of which the rail speaks, where it names one."""
 
     kind: OutcomeKind
     reference: str
@@ -93,6 +98,7 @@ class Outcome:
     reason: str = ""
     detail: str = ""
     at: datetime | None = None
+    money: Money | None = None
 
 
 class Provider(Protocol):
@@ -100,7 +106,7 @@ class Provider(Protocol):
 
     async def submit(self, payment: Payment) -> Outcome:
         """Ask for execution. Never raises for what the network does: that is `UNCONFIRMED` once bytes may have left,
-        and `REFUSED` with reason `NOT_SENT` only if it is certain that nothing left."""
+        and `NOT_SENT` only if it is certain that nothing left."""
         ...
 
     async def enquire(self, reference: str) -> Outcome:

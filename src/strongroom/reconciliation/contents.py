@@ -8,7 +8,7 @@ from uuid import UUID
 
 import msgspec
 
-from strongroom.database import Operation, Purpose
+from strongroom.database import KeysChanged, Operation, Purpose
 from strongroom.kernel.errors import Unavailable
 
 
@@ -150,6 +150,8 @@ def with_party(
     try:
         with op.opening(Purpose.RECONCILIATION):
             opened = op.cipher.open("statement_entries", "sensitive", _row_id(statement_id, entry_no), sensitive)
+    except KeysChanged:
+        raise
     except Unavailable:
         return msgspec.structs.replace(content, counterparty=MASK, counterparty_account=MASK, remittance=MASK)
     return msgspec.structs.replace(content, **msgspec.structs.asdict(_decode_party(opened)))

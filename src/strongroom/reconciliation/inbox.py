@@ -20,6 +20,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Final
 from uuid import UUID
@@ -27,7 +28,7 @@ from uuid import UUID
 import msgspec
 import structlog
 
-from strongroom.database import Databases
+from strongroom.database import Databases, in_operation
 from strongroom.kernel.actors import system
 from strongroom.kernel.errors import Failure, Refused, StrongroomError, TooLarge, Unavailable
 from strongroom.kernel.ids import TenantId, parse_uuid
@@ -94,8 +95,8 @@ async def _take_in(databases: Databases, tenant_id: TenantId, folder: Path, path
     failures: Sequence[Failure] = ()
     try:
         report = await asyncio.to_thread(_read, path)
-        async with databases.operation(RECONCILER, tenant=tenant_id) as op:
-            imported = await import_report(op, report)
+        begin = partial(databases.operation, RECONCILER, tenant=tenant_id)
+        imported = await in_operation(begin, lambda op: import_report(op, report))
     except FileNotFoundError:
         return None
     except (Refused, TooLarge) as error:

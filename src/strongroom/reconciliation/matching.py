@@ -322,7 +322,7 @@ class _Matcher:
         if role is Role.EXECUTION and known.status not in {"SUCCESS", "FAILED"}:
             kind = OutcomeKind.SETTLED
         elif role is Role.RETURN and known.status != "FAILED":
-            kind, reason = OutcomeKind.REFUSED, f"{RETURNED}-{claim.return_code}" if claim.return_code else RETURNED
+            kind, reason = OutcomeKind.RETURNED, f"{RETURNED}-{claim.return_code}" if claim.return_code else RETURNED
         detail = claim.detail
         return Line(
             position=position,

@@ -81,9 +81,7 @@ async def apply(op: Operation, report: StatusReport, document_id: UUID) -> State
             _remarks(
                 strangers=len(listed - references),
                 duplicates=sum(verdict.is_duplicate for _, verdict in said),
-                contradictions=sum(
-                    contradicts(known.status, outcome.kind, outcome.reason) for known, outcome in outcomes
-                ),
+                contradictions=sum(contradicts(known.status, outcome.kind) for known, outcome in outcomes),
                 unclear=Counter(
                     verdict.status
                     for _, verdict in said

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from strongroom.database import Operation
+from strongroom.database import KeysChanged, Operation
 from strongroom.database.catalogue import OPENED_FOR, SEALED_TABLES, SENSITIVE, row_bytes
 from strongroom.kernel.cipher import Cipher
 from strongroom.kernel.errors import StrongroomError
@@ -58,6 +58,8 @@ class Field:
         """The code of the error that opening it ends in; empty when it opens."""
         try:
             self.open(cipher)
+        except KeysChanged:
+            return BROKEN  # a key that nobody has
         except StrongroomError as error:
             return error.code
         return ""

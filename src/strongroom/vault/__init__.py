@@ -6,6 +6,7 @@ from strongroom.vault.keyring import Keyring, ensure_keys, place_keys
 from strongroom.vault.keys import DESTROY_DELAY, RETIRED_KEPT, KeyDesk, Tested, get_scope_key, list_keys
 from strongroom.vault.overview import count_sealed, get_rotation, list_rotations
 from strongroom.vault.records import DataKey, Keys, KeyState, Scope, ScopeKey, Source
+from strongroom.vault.renewal import Renewed, renew_scope_keys
 from strongroom.vault.root_rotation import count_under_root, end_root_version, rewrap_under_root
 from strongroom.vault.verifying import Finding, Verified, verify_scope
 from strongroom.vault.work import Progress, Split, Work, carry_over, find_work, list_work, run_work
@@ -23,6 +24,7 @@ __all__ = [
     "Layer",
     "LayerCipher",
     "Progress",
+    "Renewed",
     "Scope",
     "ScopeCipher",
     "ScopeKey",
@@ -43,6 +45,7 @@ __all__ = [
     "list_rotations",
     "list_work",
     "place_keys",
+    "renew_scope_keys",
     "rewrap_under_root",
     "run_work",
     "verify_scope",

@@ -6,8 +6,9 @@ with its own code and words.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final, TypeVar
 from urllib.parse import quote
 from uuid import UUID
@@ -17,8 +18,13 @@ import msgspec
 from strongroom.kernel import errors
 from strongroom.kernel.errors import Failure, StrongroomError, Unavailable
 from strongroom.kernel.secret import Secret
-from strongroom.outbound import NoAnswer, NotSent, Outbound
+from strongroom.outbound import Destination, Limits, NoAnswer, NotSent, Outbound
 
+NAME: Final = "cards.localhost"
+"""The name in the vault's certificate at its inner door, which no other process's certificate has: whoever listens on
+its port while it is away can't pass for it."""
+LIMITS: Final = Limits(connect_s=2.0, idle_s=35.0, total_s=40.0, answer_bytes=4 << 20)
+"""What the vault may take: as long as a provider that it asks for us, and a little more."""
 T = TypeVar("T")
 _SITUATIONS: Final[Mapping[int, type[StrongroomError]]] = {
     400: errors.Refused,
@@ -84,6 +90,17 @@ class Forwarded(msgspec.Struct, frozen=True):
     withheld: bool = False
 
 
+def inner_door(port: int, trust: Path, identity: tuple[Path, Path] | None) -> Outbound:
+    """A way to the vault's inner door on this machine, and to nothing else. `trust` and `identity` as of `Outbound`."""
+
+    async def here(host: str, port: int) -> Sequence[str]:
+        del host, port
+        return ("127.0.0.1",)
+
+    allowed = [Destination(host=NAME, port=port, loopback_ok=True)]
+    return Outbound(allowed=allowed, trust=trust, identity=identity, limits=LIMITS, resolver=here)
+
+
 class CardVault:
     """The vault's inner door. `outbound` knows the way, and who we are; it is closed with this."""
 
@@ -98,22 +115,22 @@ class CardVault:
         been done all the same) and what the vault itself refuses.
         """
         path = f"/v1/tenants/{tenant}/sessions"
-        return await self._ask("POST", path, {"customer": customer}, CardSession, correlation_id)
+        return await self.ask("POST", path, {"customer": customer}, CardSession, correlation_id)
 
     async def describe(self, tenant: UUID, token: str, correlation_id: str = "") -> CardDescription:
         """A card by its token. Raises errors.Refused (`CARD_NOT_FOUND`)."""
         path = f"/v1/tenants/{tenant}/cards/{_place(token)}"
-        return await self._ask("GET", path, None, CardDescription, correlation_id)
+        return await self.ask("GET", path, None, CardDescription, correlation_id)
 
     async def claim(self, tenant: UUID, token: str, customer: str, correlation_id: str = "") -> CardDescription:
         """Make a card a customer's. Raises errors.Refused (`CARD_NOT_FOUND`, `CARD_OF_OTHER_CUSTOMER`)."""
         path = f"/v1/tenants/{tenant}/cards/{_place(token)}/claim"
-        return await self._ask("POST", path, {"customer": customer}, CardDescription, correlation_id)
+        return await self.ask("POST", path, {"customer": customer}, CardDescription, correlation_id)
 
     async def forget_customer(self, tenant: UUID, customer: str, correlation_id: str = "") -> None:
         """Forget a customer's cards, for good. Doing it again does nothing."""
         path = f"/v1/tenants/{tenant}/customers/{customer}/forget"
-        await self._ask("POST", path, {}, dict[str, int], correlation_id)
+        await self.ask("POST", path, {}, dict[str, int], correlation_id)
 
     async def forward(self, tenant: UUID, wanted: ForwardRequest, correlation_id: str = "") -> Forwarded:
         """Have a request filled and sent, once for each reference. After `CARD_VAULT_SILENT`, ask again: the reference
@@ -128,18 +145,19 @@ class CardVault:
             "contentType": wanted.content_type,
             "body": wanted.body,
         }
-        return await self._ask("POST", f"/v1/tenants/{tenant}/forwards", body, Forwarded, correlation_id)
+        return await self.ask("POST", f"/v1/tenants/{tenant}/forwards", body, Forwarded, correlation_id)
 
     async def find_forward(self, tenant: UUID, reference: str, correlation_id: str = "") -> Forwarded:
         """How a forward stands. Raises errors.Refused (`FORWARD_NOT_FOUND`) and errors.InFlight."""
         path = f"/v1/tenants/{tenant}/forwards/{_place(reference)}"
-        return await self._ask("GET", path, None, Forwarded, correlation_id)
+        return await self.ask("GET", path, None, Forwarded, correlation_id)
 
     async def aclose(self) -> None:
         """Close all connections."""
         await self._outbound.aclose()
 
-    async def _ask(self, method: str, path: str, body: object, kind: type[T], correlation_id: str) -> T:
+    async def ask(self, method: str, path: str, body: object, kind: type[T], correlation_id: str = "") -> T:
+        """One request, the answer as `kind`; of use to those who know further routes (`card_operator`)."""
         headers = {"x-correlation-id": correlation_id} if correlation_id else {}
         content = b"" if body is None else msgspec.json.encode(body)
         try:

@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.hmac import HMAC
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from strongroom.database import KeysChanged
 from strongroom.database.catalogue import OPENED_FOR, SENSITIVE
 from strongroom.kernel.errors import Broken, Failure, Forbidden
 from strongroom.kernel.secret import Secret
@@ -38,6 +39,8 @@ PREFIX_BYTES: Final = 10
 """The random part of a nonce; the rest counts."""
 _FIRST: Final = b"\x01"
 """How envelopes of format 1 begin."""
+_VERSION_END: Final = 6
+"""Where an envelope's format, layer and key version end."""
 _KEY_BYTES: Final = 32
 _COUNTS: Final = tuple(count.to_bytes(2, "big") for count in range(1 << 16))
 
@@ -100,6 +103,10 @@ class LayerCipher:
         except (InvalidTag, ValueError):
             return None
 
+    def is_younger(self, envelope: bytes) -> bool:
+        """Whether an envelope of format 2 says that it is under a younger key of this layer than any here."""
+        return envelope[:2] == self.header[:2] and version_of(envelope) > self.newest
+
     def open_first(self, context: bytes, row: bytes, envelope: bytes) -> bytes | None:
         """The same for format 1, which only the platform's layer has."""
         header = envelope[:FIRST_HEADER_BYTES]
@@ -158,6 +165,8 @@ class ScopeCipher:
         self._purpose = ""
         self._blind = BlindIndexes(scope, search_keys or {})
         self._declared: dict[str, ScopeCipher] = {}
+        self._dismissed: set[bytes] = set()
+        """Beginnings of envelopes that name a version younger than any that there is: they were altered."""
         self._platform = platform
         self._customer = customer
         self._index_key = index_key
@@ -191,13 +200,16 @@ class ScopeCipher:
             if envelope[:1] == _FIRST:
                 # From before there were layers; re-encryption ends them.
                 opened = self._platform.open_first(self._first_context(table, column), row, envelope)
+            if opened is None:
+                raise self._refusal(table, column, self._platform, envelope)
         elif inner is not None:
             cipher = self._inner(table, column)
             if self._is_lost(table, column, opened):
                 raise KeyUnavailable("none", Reason.GONE, "it was destroyed, and with it what it sealed")
-            opened = cipher.open(inner, row, opened)
-        if opened is None:
-            raise broken(table, column)
+            content = cipher.open(inner, row, opened)
+            if content is None:
+                raise self._refusal(table, column, cipher, opened)
+            return content
         return opened
 
     def for_purpose(self, purpose: str) -> ScopeCipher:
@@ -227,13 +239,13 @@ class ScopeCipher:
             return None
         content = self._platform.open(outer, row, envelope)
         if content is None:
-            raise broken(table, column)
+            raise self._refusal(table, column, self._platform, envelope)
         is_behind = self._customer is not None and version_of(content) != self._customer.newest
         if inner is not None and is_behind and not self._is_lost(table, column, content):
             cipher = self._inner(table, column)
             opened = cipher.open(inner, row, content)
             if opened is None:
-                raise broken(table, column)
+                raise self._refusal(table, column, cipher, content)
             content = cipher.seal(inner, row, opened)
         elif is_newest:
             return None
@@ -249,7 +261,7 @@ class ScopeCipher:
             return False
         content = self._platform.open(outer, row, envelope)
         if content is None:
-            raise broken(table, column)
+            raise self._refusal(table, column, self._platform, envelope)
         return self._is_lost(table, column, content)
 
     def _is_lost(self, table: str, column: str, content: bytes) -> bool:
@@ -274,6 +286,18 @@ class ScopeCipher:
     def blinds(self, table: str, column: str, value: str) -> Sequence[bytes]:
         """See `kernel.cipher.Cipher.blinds`. Raises errors.Unavailable (`SEARCH_KEY_MISSING`)."""
         return self._blind.entries(table, column, value)
+
+    def _refusal(self, table: str, column: str, layer: LayerCipher, envelope: bytes) -> KeysChanged | Broken:
+        """Why an envelope doesn't open: perhaps its key is younger than this cipher, else it is broken."""
+        named = envelope[:_VERSION_END]
+        if not layer.is_younger(envelope) or named in self._dismissed:
+            return broken(table, column)
+
+        def there_is_none() -> Broken:
+            self._dismissed.add(named)
+            return broken(table, column)
+
+        return KeysChanged(there_is_none)
 
     def _check_purpose(self, table: str, column: str) -> None:
         if not self._purpose:
@@ -331,7 +355,7 @@ def version_of(envelope: bytes) -> int:
     """The version of the data key that a well-formed envelope says it is sealed by."""
     if envelope[:1] == _FIRST:
         return int.from_bytes(envelope[1:5], "big")
-    return int.from_bytes(envelope[2:6], "big")
+    return int.from_bytes(envelope[2:_VERSION_END], "big")
 
 
 def broken(table: str, column: str) -> Broken:

@@ -24,7 +24,7 @@ from strongroom.database.operation import Connection, Operation
 from strongroom.kernel.cipher import Cipher
 from strongroom.kernel.clock import Clock
 from strongroom.kernel.config import Environment
-from strongroom.kernel.errors import Broken, Failure, NotFound, Unavailable
+from strongroom.kernel.errors import Broken, Failure, NotFound, StrongroomError, Unavailable
 from strongroom.kernel.ids import AccountId, TenantId, new_uuid
 from strongroom.kernel.secret import Secret
 from strongroom.vault.envelopes import NONCE_BYTES, Layer, LayerCipher, ScopeCipher
@@ -62,6 +62,8 @@ log = structlog.get_logger(__name__)
 T = TypeVar("T")
 ROOT: Final = "root"
 """The reference of the installation's root key in its own holder."""
+ASKED_AT_ONCE: Final = 8
+"""Data keys of a scope that its holders are asked about at the same time."""
 _NOBODY: Final = UUID(int=0)
 Connect = Callable[[], AbstractAsyncContextManager[tuple[Connection, int]]]
 """A transaction that sees a scope's rows, with the scope's key epoch at its beginning."""
@@ -206,19 +208,27 @@ class Keyring:
 
     async def new_scope_key(self, scope: Scope, layer: Layer, version: int) -> tuple[ScopeKey, Wrapper]:
         """Make a scope key: the platform's is wrapped under the root, the customer's is kept by our own holder."""
-        if layer is Layer.PLATFORM:
-            key = Secret(os.urandom(KEY_BYTES))
-            wrapped = await self.holders.own.wrap(ROOT, key, scope_key_context(self.environment, scope.id, version))
-            made = self.describe_scope_key(
-                layer, version, source=Source.KEPT, holder=self.holders.own.name, reference=ROOT, wrapped=wrapped
+        [made] = await self.new_scope_keys([(scope, version)], layer)
+        return made, await self.wrapper(scope, made)
+
+    async def new_scope_keys(self, wanted: Sequence[tuple[Scope, int]], layer: Layer) -> list[ScopeKey]:
+        """The same for several scopes at once, each with the version that its key is to have."""
+        own = self.holders.own
+        made = []
+        for scope, version in wanted:
+            reference, wrapped = ROOT, None
+            if layer is Layer.PLATFORM:
+                key = Secret(os.urandom(KEY_BYTES))
+                wrapped = await own.wrap(ROOT, key, scope_key_context(self.environment, scope.id, version))
+            else:
+                reference = f"customer-{scope.id.hex}-{new_uuid().hex}"
+            described = self.describe_scope_key(
+                layer, version, source=Source.KEPT, holder=own.name, reference=reference, wrapped=wrapped
             )
-            return made, _Local(key)
-        reference = f"customer-{scope.id.hex}-{new_uuid().hex}"
-        await self.holders.own.create(reference)
-        made = self.describe_scope_key(
-            layer, version, source=Source.KEPT, holder=self.holders.own.name, reference=reference
-        )
-        return made, _Remote(self.holders.own, reference)
+            made.append(described)
+        if layer is Layer.CUSTOMER:
+            await own.create_many([key.reference for key in made])
+        return made
 
     def describe_scope_key(
         self, layer: Layer, version: int, *, source: Source, holder: str, reference: str, wrapped: bytes | None = None
@@ -253,13 +263,27 @@ class Keyring:
         drawn = Secret(os.urandom(KEY_BYTES))
         return await self._wrapped(scope, scope_key, wrapper, drawn, purpose=purpose, version=version)
 
-    async def rewrap(self, scope: Scope, keys: Keys, key: DataKey, target: ScopeKey) -> DataKey:
-        """The same data key under another scope key of its layer. Asks the holders."""
-        opened = await self._unwrapped(scope, keys, key)
-        wrapper = await self.wrapper(scope, target)
-        context = data_key_context(self.environment, scope.id, key.layer, key.purpose, key.version)
-        wrapped = await in_time(wrapper.wrap(opened, context), target.holder)
-        return replace(key, wrapped=wrapped, scope_key_version=target.version)
+    async def rewrap(
+        self, scope: Scope, keys: Keys, chosen: Sequence[DataKey], target: ScopeKey
+    ) -> list[DataKey | KeyUnavailable | Broken]:
+        """The same data keys under another scope key of their layer, in order, or why one can't be had.
+
+        Asks the holders, for several keys at once. Raises errors.Unavailable (`KEY_UNAVAILABLE`) and errors.Broken
+        (`DATA_KEY_BROKEN`) when the other scope key itself doesn't open.
+        """
+        wrapper, limit = await self.wrapper(scope, target), asyncio.Semaphore(ASKED_AT_ONCE)
+
+        async def rewrapped(key: DataKey) -> DataKey | KeyUnavailable | Broken:
+            context = data_key_context(self.environment, scope.id, key.layer, key.purpose, key.version)
+            try:
+                async with limit:
+                    opened = await self._unwrapped(scope, keys, key)
+                    wrapped = await in_time(wrapper.wrap(opened, context), target.holder)
+            except (KeyUnavailable, Broken) as error:
+                return error
+            return replace(key, wrapped=wrapped, scope_key_version=target.version)
+
+        return await asyncio.gather(*(rewrapped(key) for key in chosen))
 
     async def wrapper(self, scope: Scope, key: ScopeKey) -> Wrapper:
         """What wraps and opens data keys with this scope key."""
@@ -360,7 +384,10 @@ class Keyring:
         if found is None:
             platform, _ = await self.new_scope_key(scope, Layer.PLATFORM, 1)
             scope_keys.append(platform)
-            rewrapped = [await self.rewrap(scope, keys, key, platform) for key in keys.data_keys]
+            for end in await self.rewrap(scope, keys, keys.data_keys, platform):
+                if isinstance(end, StrongroomError):
+                    raise end
+                rewrapped.append(end)
         else:
             platform = found
         if scope.tenant is not None and not keys.data(Layer.PLATFORM, "search"):
@@ -376,8 +403,7 @@ class Keyring:
             is_first = await read_keys(connection, scope.id) == keys
             if is_first:
                 await _write(connection, drawn)
-                for key in rewrapped:
-                    await write_rewrapped(connection, scope.id, key)
+                await write_rewrapped(connection, scope.id, rewrapped)
                 if any(key.purpose == "search" for key in data_keys):
                     await insert_indexing(connection, scope.id, self.clock.now())
         if not is_first:

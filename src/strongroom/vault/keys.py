@@ -11,10 +11,11 @@ destroy there; as long as it isn't, a backup of the database from before can sti
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -40,8 +41,10 @@ from strongroom.vault.records import (
     Scope,
     ScopeKey,
     Source,
+    by_region,
     insert_data_key,
     insert_scope_key,
+    pack_scopes,
     read_keys,
 )
 from strongroom.vault.work import (
@@ -64,6 +67,14 @@ DESTROY_DELAY: Final = timedelta(days=7)
 """From the second person's word until a key is destroyed."""
 RETIRED_KEPT: Final = timedelta(days=35)
 """How long a scope key that wraps nothing any more is kept, for backups of the database from when it did."""
+AT_ONCE: Final = 4
+"""Scopes that are tended at the same time in one process, when it is our own holder that has their keys."""
+AT_ONCE_ELSEWHERE: Final = 2
+"""The same for each holder elsewhere."""
+TURN_S: Final = 10.0
+"""After so long a scope with much to do makes room for the others."""
+LOOKED_AT_ONCE: Final = 1_000
+"""Scopes of which it is asked together whether something is due."""
 MAX_REFERENCE: Final = 512
 _FOLLOWS: Final[Mapping[Purpose, tuple[str, Kind]]] = {
     "seal": ("data-key", "re-encrypt"),
@@ -102,6 +113,22 @@ async def get_scope_key(op: Operation, layer: Layer, version: int | None = None)
     return found
 
 
+Witness = Callable[[Operation], Awaitable[None]]
+
+
+class _TurnOver(Exception):
+    """A scope has been tended for long enough; what was done is committed, and goes on the next time."""
+
+
+class _Lane:
+    """Scopes whose keys one holder has, which are tended a few at once."""
+
+    def __init__(self, width: int) -> None:
+        self.width = asyncio.Semaphore(width)
+        self.is_stuck = False
+        """Whether the holder hasn't answered: the others needn't find that out one by one."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class KeyDesk:
     """Where the keys of scopes are changed."""
@@ -111,6 +138,8 @@ class KeyDesk:
     owner_key: Secret[bytes]
     """Keys the hashes by which the directory knows whose a held key is; one for the whole installation."""
     destroy_delay: timedelta = DESTROY_DELAY
+    witness: Witness | None = None
+    """Told, in the very operation, of every change that somebody asks for; what it raises keeps it from being made."""
 
     async def rotate_scope_key(self, actor: Actor, scope: Scope, layer: Layer) -> Work:
         """Put a new scope key, made and kept by us, in the place of the layer's; data keys are to be rewrapped.
@@ -216,7 +245,7 @@ class KeyDesk:
             if key.state is KeyState.DESTROYED:
                 raise _destroyed()
             await _set_state(op, key, KeyState.DISABLED)
-            await record(op, "key.disable", "key", scope.id, detail=f"version={key.version}")
+            await self._changed(op, "key.disable", f"version={key.version}")
         if key.source is not Source.HELD:
             await self.keyring.holders.own.disable(key.reference)
 
@@ -237,7 +266,7 @@ class KeyDesk:
             await _lock(op)
             _expect(await self._current(op, Layer.CUSTOMER), key)
             await _set_state(op, key, KeyState.ACTIVE)
-            await record(op, "key.enable", "key", scope.id, detail=f"version={key.version}")
+            await self._changed(op, "key.enable", f"version={key.version}")
 
     async def ask_to_destroy(self, actor: Actor, scope: Scope) -> ScopeKey:
         """The first of two people asks for the customer's key to be destroyed.
@@ -254,7 +283,7 @@ class KeyDesk:
                 raise _being_destroyed()
             await refuse_while_working(op)
             await _set_destruction(op, key, asked_by=_who(op))
-            await record(op, "key.ask-to-destroy", "key", scope.id, detail=f"version={key.version}")
+            await self._changed(op, "key.ask-to-destroy", f"version={key.version}")
             return await self._current(op, Layer.CUSTOMER)
 
     async def approve_destroying(self, actor: Actor, scope: Scope) -> ScopeKey:
@@ -275,7 +304,7 @@ class KeyDesk:
                 await refuse_while_working(op)
                 after = op.now + self.destroy_delay
                 await _set_destruction(op, key, asked_by=key.destroy_asked_by, approved_by=_who(op), after=after)
-                await record(op, "key.approve-destroying", "key", scope.id, detail=f"after={after.isoformat()}")
+                await self._changed(op, "key.approve-destroying", f"after={after.isoformat()}")
             return await self._current(op, Layer.CUSTOMER)
 
     async def cancel_destroying(self, actor: Actor, scope: Scope) -> ScopeKey:
@@ -291,7 +320,7 @@ class KeyDesk:
             if _is_due(op, key):
                 raise _destroyed()
             await _set_destruction(op, key)
-            await record(op, "key.cancel-destroying", "key", scope.id, detail=f"version={key.version}")
+            await self._changed(op, "key.cancel-destroying", f"version={key.version}")
             return await self._current(op, Layer.CUSTOMER)
 
     async def stop_rotation(self, actor: Actor, scope: Scope) -> Work:
@@ -304,7 +333,7 @@ class KeyDesk:
         async with self._operation(actor, scope) as op:
             require(op, Permission.ENCRYPTION_KEYS_MANAGE)
             work = await end_work(op)
-            await record(op, "key.stop-rotation", "key", scope.id, detail=f"{work.kind} {work.layer.value}")
+            await self._changed(op, "key.stop-rotation", f"{work.kind} {work.layer.value}")
             return work
 
     async def tend(self, scope: Scope, splits: Sequence[Split] = (), progress: Progress | None = None) -> Work | None:
@@ -314,18 +343,63 @@ class KeyDesk:
         """
         await self._destroy_due(scope)
         if scope.tenant is not None and splits:
-            await carry_over(self.databases, scope, splits)
+            await carry_over(self.databases, scope, splits, progress)
         work = await run_work(self.databases, self.keyring, scope, progress)
         await self._end_retired(scope)
         return work
 
-    async def tend_all(self, splits: Sequence[Split] = ()) -> None:
-        """The same for every account and tenant; what goes wrong with one is logged and holds up no other."""
-        for scope in await self.scopes():
+    async def tend_all(self, splits: Sequence[Split] = ()) -> bool:
+        """The same for every account and tenant that has something due; whether something is left to be gone on with.
+
+        They take turns, a few at once, and none lasts long, so that a big tenant holds up nobody. Those whose key is
+        in a holder elsewhere wait for one another alone, and are left for the next time when it doesn't answer. What
+        goes wrong with one is logged.
+        """
+        lanes = {self.keyring.holders.own.name: _Lane(AT_ONCE)}
+        ends = await asyncio.gather(
+            *(
+                self._take_turn(lanes.setdefault(holder, _Lane(AT_ONCE_ELSEWHERE)), scope, splits)
+                for scope, holder in await self._find_due()
+            )
+        )
+        return any(ends)
+
+    async def _find_due(self) -> list[tuple[Scope, str]]:
+        """The scopes with something to be done about their keys, and the holder that their customer's layer needs."""
+        own, due = self.keyring.holders.own.name, []
+        for region, scopes in (await by_region(self.databases, await self.scopes())).items():
+            for first in range(0, len(scopes), LOOKED_AT_ONCE):
+                batch = scopes[first : first + LOOKED_AT_ONCE]
+                async with self.databases.operation(KEEPER, region=region) as op:
+                    rows = await op.rows(
+                        "select place, holder from scopes_to_tend(%s, %s, %s, %s)",
+                        *pack_scopes(batch),
+                        op.now,
+                        op.now - RETIRED_KEPT,
+                    )
+                due += [(batch[place - 1], holder or own) for place, holder in rows]
+        return due
+
+    async def _take_turn(self, lane: _Lane, scope: Scope, splits: Sequence[Split]) -> bool:
+        """Tend a scope for as long as a turn lasts; whether there is more to do."""
+        async with lane.width:
+            if lane.is_stuck:
+                return False
+            until_s = time.monotonic() + TURN_S
+
+            def look_at_the_clock(work: Work) -> None:
+                if not work.is_done and time.monotonic() >= until_s:
+                    raise _TurnOver
+
             try:
-                await self.tend(scope, splits)
+                await self.tend(scope, splits, look_at_the_clock)
+            except _TurnOver:
+                return True
             except StrongroomError as error:
                 log.warning("keys.not_tended", scope=str(scope.id), code=error.code)
+                # A lease tells the same in an error that is no KeyUnavailable any more.
+                lane.is_stuck |= error.failures[0].values.get("reason") in {Reason.AWAY, Reason.SLOW}
+            return False
 
     async def _rotate(self, actor: Actor, scope: Scope, layer: Layer, purpose: Purpose) -> Work:
         """Put a new data key of this purpose in the place of the one in use, and begin what follows from that."""
@@ -348,7 +422,7 @@ class KeyDesk:
             )
             await insert_data_key(op.connection, scope.id, fresh)
             subject, kind = _FOLLOWS[purpose]
-            await record(op, "key.rotate", subject, scope.id, detail=f"{layer.value} version={fresh.version}")
+            await self._changed(op, "key.rotate", f"{layer.value} version={fresh.version}", subject=subject)
             return await begin_work(op, kind, layer, fresh.version)
 
     async def _look(self, actor: Actor, scope: Scope, layer: Layer, *, renew: bool = False) -> ScopeKey:
@@ -405,7 +479,7 @@ class KeyDesk:
             if anew is not None:
                 await insert_data_key(op.connection, scope.id, anew)
             detail = f"{fresh.layer.value} version={fresh.version} source={fresh.source.value}"
-            await record(op, action, "key", scope.id, detail=detail)
+            await self._changed(op, action, detail)
             return await begin_work(op, "rewrap", fresh.layer, fresh.version)
 
     async def _try(self, scope: Scope, holder: str, reference: str) -> Tested:
@@ -491,11 +565,13 @@ class KeyDesk:
 
     async def scopes(self) -> list[Scope]:
         """Every account and tenant of the installation."""
-        async with self.databases.directory() as directory:
-            cursor = await directory.execute(b"select account_id from accounts", binary=True)
-            accounts = [Scope(account=row[0]) for row in await cursor.fetchall()]
-            cursor = await directory.execute(b"select account_id, tenant_id from tenants", binary=True)
-            return accounts + [Scope(account=row[0], tenant=row[1]) for row in await cursor.fetchall()]
+        return [Scope(account=account, tenant=tenant) for account, tenant, _ in await self.databases.list_places()]
+
+    async def _changed(self, op: Operation, action: str, detail: str, *, subject: str = "key") -> None:
+        """Record a change that somebody asked for, in the operation that makes it, and have it witnessed."""
+        await record(op, action, subject, op.scope, detail=detail)
+        if self.witness is not None:
+            await self.witness(op)
 
     async def _record(
         self, actor: Actor, scope: Scope, action: str, key: ScopeKey, *, outcome: Outcome = "done", detail: str = ""

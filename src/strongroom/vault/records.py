@@ -8,12 +8,13 @@ keys of the customer's layer only) stands for: back when somebody enables it.
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final, Literal
 from uuid import UUID
 
+from strongroom.database import Databases, Packed, pack_bytes, pack_texts, pack_uuids
 from strongroom.database.operation import Connection
 from strongroom.kernel.config import Environment
 from strongroom.kernel.ids import AccountId, TenantId, new_uuid
@@ -116,53 +117,47 @@ class Keys:
 
 async def read_keys(connection: Connection, scope: UUID) -> Keys:
     """All keys of a scope. `connection` is in a transaction that sees the scope's rows."""
-    scope_rows = await _rows(
-        connection,
-        "select layer, version, state, source, holder, reference, wrapped, created_at, changed_at, expires_at, "
-        "retired_at, destroy_after, destroy_asked_by, destroy_approved_by from scope_keys where scope_id = %s "
-        "order by layer, version",
-        scope,
-    )
+    scope_rows = await _rows(connection, _SCOPE_KEYS + "scope_keys where scope_id = %s order by layer, version", scope)
     data_rows = await _rows(
-        connection,
-        "select layer, purpose, version, state, wrapped, scope_key_version, created_at, expires_at from data_keys "
-        "where scope_id = %s order by layer, purpose, version",
-        scope,
+        connection, _DATA_KEYS + "data_keys where scope_id = %s order by layer, purpose, version", scope
     )
-    return Keys(
-        [
-            ScopeKey(
-                layer=Layer(row[0]),
-                version=row[1],
-                state=KeyState(row[2]),
-                source=Source(row[3]),
-                holder=row[4],
-                reference=row[5],
-                wrapped=row[6],
-                created_at=row[7],
-                changed_at=row[8],
-                expires_at=row[9],
-                retired_at=row[10],
-                destroy_after=row[11],
-                destroy_asked_by=row[12],
-                destroy_approved_by=row[13],
-            )
-            for row in scope_rows
-        ],
-        [
-            DataKey(
-                layer=Layer(row[0]),
-                purpose=row[1],
-                version=row[2],
-                state=KeyState(row[3]),
-                wrapped=row[4],
-                scope_key_version=row[5],
-                created_at=row[6],
-                expires_at=row[7],
-            )
-            for row in data_rows
-        ],
+    return Keys([_scope_key(row) for row in scope_rows], [_data_key(row) for row in data_rows])
+
+
+async def read_keys_of(connection: Connection, scopes: Sequence[Scope]) -> list[tuple[int, Keys]]:
+    """All keys of each of these scopes, with the epoch that they are at least of.
+
+    `connection` is in a transaction in their region; whose rows it sees afterwards is not to be relied on.
+    """
+    whose = pack_scopes(scopes)
+    epochs = dict(await _rows(connection, "select scope_id, epoch from epochs_of(%s, %s)", *whose))
+    scope_keys: dict[UUID, list[ScopeKey]] = {scope.id: [] for scope in scopes}
+    for row in await _rows(connection, _SCOPE_KEYS + "scope_keys_of(%s, %s)", *whose):
+        scope_keys[row[-1]].append(_scope_key(row))
+    data_keys: dict[UUID, list[DataKey]] = {scope.id: [] for scope in scopes}
+    for row in await _rows(connection, _DATA_KEYS + "data_keys_of(%s, %s)", *whose):
+        data_keys[row[-1]].append(_data_key(row))
+    return [(epochs.get(scope.id, 0), Keys(scope_keys[scope.id], data_keys[scope.id])) for scope in scopes]
+
+
+def pack_scopes(scopes: Sequence[Scope]) -> tuple[Packed, Packed]:
+    """The accounts and the tenants (or null) of scopes, as functions over many scopes take them."""
+    return (
+        pack_uuids([scope.account.bytes for scope in scopes]),
+        pack_uuids([None if scope.tenant is None else scope.tenant.bytes for scope in scopes]),
     )
+
+
+async def by_region(databases: Databases, scopes: Sequence[Scope]) -> Mapping[str, Sequence[Scope]]:
+    """Scopes by where they live, in the order of their ids, so that whoever locks many of them does it in one order."""
+    found: dict[str, list[Scope]] = {}
+    for scope in sorted(scopes, key=lambda scope: scope.id):
+        if scope.tenant is None:
+            region = await databases.locate_account(scope.account)
+        else:
+            _, region = await databases.locate_tenant(scope.tenant)
+        found.setdefault(region, []).append(scope)
+    return found
 
 
 async def insert_scope_key(connection: Connection, scope: UUID, key: ScopeKey) -> None:
@@ -217,12 +212,22 @@ async def insert_indexing(connection: Connection, scope: UUID, now: datetime) ->
     )
 
 
-async def write_rewrapped(connection: Connection, scope: UUID, key: DataKey) -> None:
-    """Write a data key's new wrapping. Only who holds the scope's lock may."""
+async def write_rewrapped(connection: Connection, scope: UUID, keys: Sequence[DataKey]) -> None:
+    """Write new wrappings of data keys, under one scope key. Only who holds the scope's lock may."""
+    if not keys:
+        return
     await connection.execute(
-        b"update data_keys set wrapped = %s, scope_key_version = %s "
-        b"where scope_id = %s and layer = %s and purpose = %s and version = %s",
-        (key.wrapped, key.scope_key_version, scope, key.layer.value, key.purpose, key.version),
+        b"update data_keys d set wrapped = u.wrapped, scope_key_version = %s "
+        b"from unnest(%s, %s, %s::integer[], %s) as u(layer, purpose, version, wrapped) "
+        b"where d.scope_id = %s and (d.layer, d.purpose, d.version) = (u.layer, u.purpose, u.version)",
+        (
+            keys[0].scope_key_version,
+            pack_texts([key.layer.value for key in keys]),
+            pack_texts([key.purpose for key in keys]),
+            [key.version for key in keys],
+            pack_bytes([key.wrapped for key in keys]),
+            scope,
+        ),
         binary=True,
     )
 
@@ -242,6 +247,47 @@ def first_data_key_context(environment: Environment, scope: UUID, purpose: str, 
     """The same where it is wrapped under the root itself, as all were before there were scope keys."""
     parts = (b"strongroom data key", environment.encode(), scope.bytes, purpose.encode(), version.to_bytes(4, "big"))
     return b"\0".join(parts)
+
+
+_SCOPE_KEYS: Final = (
+    "select layer, version, state, source, holder, reference, wrapped, created_at, changed_at, expires_at, retired_at, "
+    "destroy_after, destroy_asked_by, destroy_approved_by, scope_id from "
+)
+_DATA_KEYS: Final = (
+    "select layer, purpose, version, state, wrapped, scope_key_version, created_at, expires_at, scope_id from "
+)
+
+
+def _scope_key(row: Sequence[Any]) -> ScopeKey:
+    return ScopeKey(
+        layer=Layer(row[0]),
+        version=row[1],
+        state=KeyState(row[2]),
+        source=Source(row[3]),
+        holder=row[4],
+        reference=row[5],
+        wrapped=row[6],
+        created_at=row[7],
+        changed_at=row[8],
+        expires_at=row[9],
+        retired_at=row[10],
+        destroy_after=row[11],
+        destroy_asked_by=row[12],
+        destroy_approved_by=row[13],
+    )
+
+
+def _data_key(row: Sequence[Any]) -> DataKey:
+    return DataKey(
+        layer=Layer(row[0]),
+        purpose=row[1],
+        version=row[2],
+        state=KeyState(row[3]),
+        wrapped=row[4],
+        scope_key_version=row[5],
+        created_at=row[6],
+        expires_at=row[7],
+    )
 
 
 async def _rows(connection: Connection, statement: str, *parameters: object) -> Sequence[tuple[Any, ...]]:

@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 
 from strongroom.access import Permission, require
 from strongroom.audit import record
-from strongroom.database import Databases, Operation
+from strongroom.database import Databases, KeysChanged, Operation
 from strongroom.database.catalogue import SEALED_TABLES, SENSITIVE
 from strongroom.kernel.actors import Actor
 from strongroom.kernel.errors import Broken, Unavailable
 from strongroom.vault import _walking
-from strongroom.vault.envelopes import ScopeCipher
+from strongroom.vault.envelopes import ScopeCipher, broken
 from strongroom.vault.records import Scope
 from strongroom.vault.work import BATCH
 
@@ -100,6 +100,9 @@ def _open(op: Operation, found: Verified, row: _walking.SealedRow, *, table: str
         if _is_lost(cipher, row, table=table, column=column, envelope=envelope):
             found.lost += 1
             return
+        if isinstance(error, KeysChanged):
+            # Its key came meanwhile, then it opens when it is looked at again; or there is no such key.
+            error = broken(table, column)
         if isinstance(error, Unavailable):
             found.away += 1
             return

@@ -28,7 +28,7 @@ from strongroom.audit import record
 from strongroom.database import Databases, Operation, Purpose
 from strongroom.database.catalogue import BLIND_INDEXES, SEALED_TABLES
 from strongroom.kernel.actors import system
-from strongroom.kernel.errors import Conflict, Failure, NotFound, Unavailable
+from strongroom.kernel.errors import Conflict, Failure, NotFound, StrongroomError, Unavailable
 from strongroom.kernel.ids import new_uuid
 from strongroom.vault import _walking
 from strongroom.vault.blind import VERSION_BYTES
@@ -42,6 +42,8 @@ log = structlog.get_logger(__name__)
 KEEPER: Final = system("keys")
 BATCH: Final = 500
 """Rows in one operation of re-encrypting."""
+REWRAPPED_AT_ONCE: Final = 100
+"""Data keys in one operation of rewrapping."""
 DRAIN_WITHIN: Final = timedelta(seconds=60)
 """How long operations that began before a rotation are waited for; afterwards the work rests until it is run again."""
 _DRAIN_EVERY_S: Final = 0.2
@@ -169,7 +171,9 @@ async def run_work(
     return await _reencrypt(databases, scope, work, progress)
 
 
-async def carry_over(databases: Databases, scope: Scope, splits: Sequence[Split]) -> int:
+async def carry_over(
+    databases: Databases, scope: Scope, splits: Sequence[Split], progress: Progress | None = None
+) -> int:
     """Part what was written before there were sensitive columns, once for each scope; returns how many rows.
 
     Raises as `run_work`.
@@ -180,6 +184,8 @@ async def carry_over(databases: Databases, scope: Scope, splits: Sequence[Split]
     while not work.is_done:
         async with _operation(databases, scope) as op:
             work = await _part_batch(op, await _take(op, work), splits)
+        if progress is not None:
+            progress(work)
     return 0 if before and before[0].is_done else work.done
 
 
@@ -208,14 +214,17 @@ async def _rewrap(databases: Databases, keyring: Keyring, scope: Scope, work: Wo
         assert target is not None and current is not None  # noqa: S101  # written together with the work
         if current.state is not KeyState.ACTIVE:
             raise KeyUnavailable(current.holder, Reason.DISABLED)
-        behind = _behind(keys, work)
-        fresh = await keyring.rewrap(scope, keys, behind[0], target) if behind else None
+        behind = _behind(keys, work)[:REWRAPPED_AT_ONCE]
+        ends = await keyring.rewrap(scope, keys, behind, target)
         async with _operation(databases, scope) as op:
             work = await _take(op, work)
             now = await read_keys(op.connection, scope.id)
-            if fresh is not None and behind[0] in now.data_keys:
-                await write_rewrapped(op.connection, scope.id, fresh)
-                work = replace(work, seen=work.seen + 1, done=work.done + 1)
+            # What another process has done meanwhile, or ended, is left alone.
+            fresh = [
+                end for key, end in zip(behind, ends, strict=True) if isinstance(end, DataKey) and key in now.data_keys
+            ]
+            await write_rewrapped(op.connection, scope.id, fresh)
+            work = replace(work, seen=work.seen + len(fresh), done=work.done + len(fresh))
             if not work.is_done and not _behind(await read_keys(op.connection, scope.id), work):
                 await op.run(
                     "update scope_keys set retired_at = %s, changed_at = %s "
@@ -229,6 +238,10 @@ async def _rewrap(databases: Databases, keyring: Keyring, scope: Scope, work: Wo
             await _keep(op, work)
         if progress is not None:
             progress(work)
+        for end in ends:
+            if isinstance(end, StrongroomError):
+                # What could be had is kept.
+                raise end
     return work
 
 

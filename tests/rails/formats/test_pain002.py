@@ -106,6 +106,19 @@ def test_proprietary_reasons() -> None:
     assert read.reasons == (Reason(code="X9", is_proprietary=True), Reason(code="", details=("call us",)))
 
 
+def test_a_batch_may_be_spoken_of_in_several_places() -> None:
+    first = batch("B-1", "RJCT", reason("AC04") + transaction("E-1", "RJCT"))
+    read = pain002.read(report(status("PART"), first + batch("B-2", "ACCP") + batch("B-1", "", transaction("E-2"))))
+    assert [found.id for found in read.batches] == ["B-1", "B-2"]
+    verdicts = read.verdicts([("B-1", "E-1"), ("B-1", "E-2"), ("B-1", "E-3"), ("B-2", "E-4")])
+    assert [(verdict.status, verdict.reason) for verdict in verdicts.values()] == [
+        ("RJCT", "AC04"),
+        ("RJCT", "AC04"),
+        ("RJCT", "AC04"),
+        ("ACCP", ""),
+    ]
+
+
 @pytest.mark.parametrize(
     ("group", "batches"),
     [
@@ -113,6 +126,9 @@ def test_proprietary_reasons() -> None:
         ("RJCT", batch("B-1", "", transaction("E-1", "ACSC"))),
         ("PART", batch("B-1", "RJCT", transaction("E-1", "ACSC"))),
         ("PART", batch("B-1", "PART", transaction("E-1", "RJCT") + transaction("E-1", "ACSC"))),
+        ("PART", batch("B-1", "", transaction("E-1", "ACSC")) + batch("B-1", "", transaction("E-1", "RJCT"))),
+        ("PART", batch("B-1", "", transaction("E-1", "ACSC")) + batch("B-1", "RJCT")),
+        ("PART", batch("B-1", "RJCT") + batch("B-1", "ACCP")),
     ],
 )
 def test_reports_that_contradict_themselves_are_not_believed(group: str, batches: str) -> None:

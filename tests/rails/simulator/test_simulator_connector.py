@@ -115,6 +115,9 @@ async def test_everything_else_is_unconfirmed(authority: Authority, status: int,
         (200, {"reference": REFERENCE, "status": "NEVER_RECEIVED"}, OutcomeKind.NEVER_RECEIVED),
         (200, {"reference": REFERENCE[::-1], "status": "NEVER_RECEIVED"}, OutcomeKind.UNCONFIRMED),
         (200, {"status": "NEVER_RECEIVED"}, OutcomeKind.UNCONFIRMED),
+        (200, GOOD | {"amount": "1e3"}, OutcomeKind.UNCONFIRMED),
+        (200, GOOD | {"currency": "EURO"}, OutcomeKind.UNCONFIRMED),
+        (200, GOOD | {"currency": ""}, OutcomeKind.UNCONFIRMED),
         (200, {}, OutcomeKind.UNCONFIRMED),
         (404, {"reference": REFERENCE, "status": "NEVER_RECEIVED"}, OutcomeKind.UNCONFIRMED),
         (404, b"not found", OutcomeKind.UNCONFIRMED),
@@ -127,3 +130,18 @@ async def test_enquiries_are_read_as_strictly(
     authority: Authority, status: int, body: object, kind: OutcomeKind
 ) -> None:
     assert (await answered(authority, status, body, enquiry=True)).kind is kind
+
+
+@pytest.mark.parametrize("reason", ["NOT_SENT", "NEVER_RECEIVED", "RETURNED", "RETURNED-AC06"])
+@pytest.mark.parametrize("enquiry", [False, True])
+async def test_words_of_ours_in_a_providers_mouth_mean_nothing(
+    authority: Authority, reason: str, *, enquiry: bool
+) -> None:
+    status = 200 if enquiry else 422
+    outcome = await answered(authority, status, REFUSAL | {"reason": reason}, enquiry=enquiry)
+    assert (outcome.kind, outcome.reason) == (OutcomeKind.REFUSED, reason)
+
+
+async def test_an_enquiry_says_which_amount_it_speaks_of(authority: Authority) -> None:
+    outcome = await answered(authority, 200, GOOD | {"amount": "1.00"}, enquiry=True)
+    assert (outcome.kind, outcome.money) == (OutcomeKind.SETTLED, Money.parse("1.00", "EUR"))

@@ -29,7 +29,7 @@ async def test_killed_within_a_request(mortal: SimulatorProcess, word: str, afte
         assert (outcome.kind, outcome.reason) == (OutcomeKind.UNCONFIRMED, "OUTBOUND_ANSWER_BROKEN")
 
         down = await connector.submit(payment())
-        assert (down.kind, down.reason) == (OutcomeKind.REFUSED, "NOT_SENT")
+        assert (down.kind, down.reason) == (OutcomeKind.NOT_SENT, "NOT_SENT")
         assert (await connector.enquire(asked.reference)).kind is OutcomeKind.UNCONFIRMED
 
         await mortal.start()
@@ -54,7 +54,7 @@ async def test_killed_again_and_again_under_load_it_executes_everything_at_most_
                 resolved = outcome
                 if outcome.kind is OutcomeKind.UNCONFIRMED:
                     resolved = await connector.enquire(outcome.reference)
-                assert resolved.kind in {OutcomeKind.SETTLED, OutcomeKind.NEVER_RECEIVED, OutcomeKind.REFUSED}
+                assert resolved.kind in {OutcomeKind.SETTLED, OutcomeKind.NEVER_RECEIVED, OutcomeKind.NOT_SENT}
                 answered[outcome.reference] = resolved.kind
         counts = Counter(line.reference for line in await connector.executions())
     settled = {reference for reference, kind in answered.items() if kind is OutcomeKind.SETTLED}

@@ -198,7 +198,7 @@ async def test_when_nothing_left_the_outcome_says_so(simulator: SimulatorProcess
         elsewhere = "https://elsewhere.example"
         connector = Simulator(outbound=outbound, url=elsewhere, secret=Secret(SECRET), clock=SystemClock())
         outcome = await connector.submit(payment())
-        assert (outcome.kind, outcome.reason) == (REFUSED, "NOT_SENT")
+        assert (outcome.kind, outcome.reason) == (OutcomeKind.NOT_SENT, "NOT_SENT")
         assert (await connector.enquire(new_uuid().hex)).kind is UNCONFIRMED
 
 

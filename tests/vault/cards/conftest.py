@@ -15,7 +15,7 @@ from joserfc.jwk import RSAKey
 
 from strongroom.assembly import Installation
 from strongroom.database.databases import CARDS, url_of
-from strongroom.kernel.clock import ManualClock
+from strongroom.kernel.clock import ManualClock, SystemClock
 from strongroom.kernel.config import Environment
 from strongroom.kernel.secret import Secret
 from strongroom.outbound import Destination, Limits
@@ -24,7 +24,9 @@ from strongroom.vault.cards.custody import Custody
 from strongroom.vault.cards.forwarding import Egress, Forwarder
 from strongroom.vault.cards.keys import CardKeys
 from strongroom.vault.cards.records import By, Records
+from strongroom.vault.cards.rotation import Rotation
 from strongroom.vault.cards.transfers import Transfers
+from strongroom.vault.holders import CARD_VAULT, FileHolder
 from tests.certificates import Authority
 from tests.vault.cards.provider import Provider, provider
 
@@ -44,6 +46,8 @@ class Vault:
     bank: Provider
     forwarder: Forwarder
     transfers: Transfers
+    holder: FileHolder
+    rotation: Rotation
     another: Transfers
     """Another vault's: it has another key (and, for want of a second server, the same database)."""
 
@@ -59,6 +63,15 @@ class Vault:
         return [(row[0], row[1], row[2]) for row in await self.rows(statement, self.tenant)]
 
 
+def holder(folder: Path, root: Secret[bytes] = ROOT, environment: Environment = Environment.SANDBOX) -> FileHolder:
+    """A holder of this root, in a folder; it is put there as the first card vaults had it."""
+    path = folder / CARD_VAULT.file
+    if not path.exists():
+        path.touch(mode=0o600)
+        path.write_bytes(root.reveal())
+    return FileHolder(folder, environment, SystemClock(), place=CARD_VAULT)
+
+
 @pytest.fixture(scope="session")
 def own_keys() -> tuple[RSAKey, RSAKey]:
     """Two vaults' keys to be handed cards under."""
@@ -70,7 +83,8 @@ async def vault(installation: Installation, tmp_path: Path, own_keys: tuple[RSAK
     records = Records(installation.cards_database_url)
     await records.open()
     clock = ManualClock(datetime.now(UTC))
-    custody = Custody(records, CardKeys(ROOT, Environment.SANDBOX), SecurityCodes(), clock)
+    held = holder(tmp_path)
+    custody = Custody(records, CardKeys(held, Environment.SANDBOX), SecurityCodes(), clock)
     authority = Authority(tmp_path)
     async with provider(authority.issue("127.0.0.1")) as bank:
         here = Destination(host="127.0.0.1", port=bank.port, loopback_ok=True)
@@ -85,6 +99,8 @@ async def vault(installation: Installation, tmp_path: Path, own_keys: tuple[RSAK
             forwarder=Forwarder(custody, egress),
             transfers=Transfers(custody, own_keys[0]),
             another=Transfers(custody, own_keys[1]),
+            holder=held,
+            rotation=Rotation(custody, held),
         )
         await egress.aclose()
     await records.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import socket
 import ssl
@@ -24,17 +25,20 @@ from strongroom.kernel.config import Environment
 from strongroom.kernel.errors import Forbidden, Refused, Unavailable
 from strongroom.outbound import Destination, Outbound
 from strongroom.vault.card_client import ForwardRequest
+from strongroom.vault.card_operator import CardOperator
 from strongroom.vault.cards.codes import SecurityCodes
 from strongroom.vault.cards.custody import Custody
 from strongroom.vault.cards.doors import MAX_CARD_BODY, InnerDoor, PublicDoor, Rights
 from strongroom.vault.cards.forwarding import Egress, Forwarder
 from strongroom.vault.cards.keys import CardKeys
-from strongroom.vault.cards.listening import Listener, server_context
+from strongroom.vault.cards.listening import Listener, Request, Response, bind, server_context
+from strongroom.vault.cards.operating import Operating
 from strongroom.vault.cards.records import Records
+from strongroom.vault.cards.rotation import Rotation
 from strongroom.vault.cards.transfers import Transfers
 from tests.certificates import Authority
 from tests.fixtures.platform import Client, Platform
-from tests.vault.cards.conftest import ROOT
+from tests.vault.cards.conftest import holder
 from tests.vault.cards.numbers import VISA, card
 from tests.vault.cards.provider import Provider, provider
 
@@ -98,7 +102,8 @@ async def house(installation: Installation, tmp_path_factory: pytest.TempPathFac
     await app.open()
     records = Records(here.cards_database_url)
     await records.open()
-    custody = Custody(records, CardKeys(ROOT, Environment.SANDBOX), SecurityCodes(), SystemClock())
+    held = holder(folder)
+    custody = Custody(records, CardKeys(held, Environment.SANDBOX), SecurityCodes(), SystemClock())
     certificate, inner_certificate, authority = here.certificate(), here.cards_certificate(), Authority(folder)
     seconds = Seconds()
     async with (
@@ -112,11 +117,12 @@ async def house(installation: Installation, tmp_path_factory: pytest.TempPathFac
         egress = Egress({Destination(host=HERE, port=bank.port, loopback_ok=True): authority.ca})
         transfers = Transfers(custody, RSAKey.generate_key(2048))
         public = PublicDoor(custody, transfers, Rights(outbound, f"https://{HERE}:{ports['port']}"), seconds)
-        inner = InnerDoor(custody, Forwarder(custody, egress))
+        operating = Operating(custody, Rotation(custody, held), held, is_locked=False)
+        inner = InnerDoor(custody, Forwarder(custody, egress), operating.routes)
         doors = [Listener(public.handle, public.max_body), Listener(inner.handle, inner.max_body)]
-        await doors[0].start(HERE, ports["cards_port"], server_context(certificate.chain, certificate.key))
+        await doors[0].start(bind(HERE, ports["cards_port"]), server_context(certificate.chain, certificate.key))
         context = server_context(inner_certificate.chain, inner_certificate.key, here.authority.certificate)
-        await doors[1].start(HERE, ports["cards_inner_port"], context)
+        await doors[1].start(bind(HERE, ports["cards_inner_port"]), context)
         platform = Platform(app)
         async with platform.http:
             yield House(
@@ -324,6 +330,7 @@ async def test_only_our_processes_come_in_by_the_inner_door(house: House, tenant
     wrong_use = ssl.create_default_context(cafile=house.installation.ca_file)
     wrong_use.load_cert_chain(own.chain, own.key)
     for context in (trust, wrong_use):
+        context.check_hostname = False
         async with httpx.AsyncClient(verify=context) as http:
             with pytest.raises(httpx.TransportError):
                 await http.get(url)
@@ -337,6 +344,74 @@ async def test_only_our_processes_come_in_by_the_inner_door(house: House, tenant
         await app.card_vault("api").forward(nobody, request)
     with pytest.raises(Forbidden):
         await app.card_vault("stranger").describe(nobody, "card_x")
+
+
+async def test_only_the_operator_looks_after_keys(house: House, tenant: Client) -> None:
+    tenant_id = UUID(tenant.tenant_id)
+    await house.take(await house.session(tenant))
+    for process in ("api", "worker", "prove", "operators"):
+        other = CardOperator(house.platform.app.card_vault(process), "anna")
+        for asking in (other.keys(tenant_id), other.cards(tenant_id), other.rotate_root(), other.end_root(1)):
+            with pytest.raises(Forbidden) as refused:
+                await asking
+            assert refused.value.code == "PROCESS_NOT_ALLOWED"
+    operator = CardOperator(house.platform.app.card_vault("operator"), "anna")
+    assert {key.state for key in (await operator.keys(tenant_id)).keys} == {"ACTIVE"}
+    nobody = CardOperator(house.platform.app.card_vault("operator"), "no name at all")
+    with pytest.raises(Refused) as refused_name:
+        await nobody.begin(tenant_id, "seal")
+    assert refused_name.value.code == "FIELD_IS_INVALID"
+
+
+async def test_no_other_process_passes_for_the_vault(house: House) -> None:
+    port = choose_port(HERE, 0)
+    reached: list[Request] = []
+
+    async def posing(request: Request) -> Response:
+        reached.append(request)
+        return Response(status=200, content=b"{}")
+
+    here = Installation(dataclasses.replace(house.installation.config, cards_inner_port=port))
+    certificate = here.certificate()
+    poser = Listener(posing, lambda path: len(path) + 9_000)
+    await poser.start(bind(HERE, port), server_context(certificate.chain, certificate.key, here.authority.certificate))
+    vault = here.card_vault("api")
+    try:
+        with pytest.raises(Unavailable):
+            await vault.open_session(UUID(int=1), "")
+    finally:
+        await vault.aclose()
+        await poser.stop()
+    assert reached == []
+
+
+async def test_one_address_can_t_hold_all_connections(house: House) -> None:
+    async def health(request: Request) -> Response:
+        return Response(status=200, content=request.method.encode())
+
+    certificate, port = house.installation.certificate(), choose_port(HERE, 0)
+    door = Listener(health, len, per_address=2)
+    await door.start(bind(HERE, port), server_context(certificate.chain, certificate.key))
+    trust = ssl.create_default_context(cafile=house.installation.ca_file)
+    held = [await asyncio.open_connection(HERE, port, ssl=trust) for _ in range(2)]
+    for _, writer in held:
+        writer.write(b"GET / HTTP/1.1\r\n")
+    refused, writer = await asyncio.open_connection(HERE, port, ssl=trust)
+    with contextlib.suppress(ConnectionError):
+        assert await refused.read() == b""
+    writer.close()
+    held[0][1].close()
+    async with asyncio.timeout(10):
+        answered = b""
+        while not answered:
+            reader, writer = await asyncio.open_connection(HERE, port, ssl=trust)
+            with contextlib.suppress(ConnectionError):
+                writer.write(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+                answered = await reader.read()
+            writer.close()
+    assert answered.endswith(b"GET")
+    held[1][1].close()
+    await door.stop()
 
 
 async def test_our_processes_forward_and_ask_again(house: House, tenant: Client) -> None:

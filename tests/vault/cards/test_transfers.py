@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import json
 from uuid import UUID, uuid4
 
 import pytest
+from joserfc import jwe
 from joserfc.jwk import RSAKey
 
 from strongroom.kernel.errors import Conflict, Forbidden, Invalid, NotFound
@@ -13,7 +15,7 @@ from strongroom.vault.cards import transfers
 from strongroom.vault.cards.records import By
 from strongroom.vault.cards.transfers import Transfer, Transfers
 from tests.vault.cards.conftest import BY, Vault
-from tests.vault.cards.numbers import ALL, card
+from tests.vault.cards.numbers import ALL, VISA, card
 
 ANNA, BERT = By("anna"), By("bert")
 SHORT_KEY = {"kty": "RSA", "n": base64.urlsafe_b64encode(b"\xc1" * 128).decode().rstrip("="), "e": "AQAB"}
@@ -223,3 +225,53 @@ async def test_what_an_import_has_to_know(vault: Vault, digest: object, count: o
     with pytest.raises(Invalid) as refused:
         await vault.transfers.request_import(vault.tenant, digest, count, ANNA)
     assert [failure.code for failure in refused.value.failures] == codes
+
+
+async def test_a_card_of_two_imports_isn_t_lost_with_one_of_them(vault: Vault) -> None:
+    await fill(vault)
+    parts, sent = await export(vault)
+    tenant = uuid4()
+    one, other = [await approved(vault.another, tenant, sent.digest, sent.cards) for _ in range(2)]
+    await vault.another.import_part(tenant, one, 1, parts[0], ANNA)
+    with pytest.raises(Conflict) as refused:
+        await vault.another.import_part(tenant, other, 1, parts[0], ANNA)
+    assert refused.value.code == "TRANSFER_OVERLAPS"
+    await vault.another.cancel(tenant, one, ANNA)
+    for number, part in enumerate(parts, 1):
+        got = await vault.another.import_part(tenant, other, number, part, ANNA)
+    assert got.state == "COMPLETED"
+    active = "select 1 from cards where tenant_id = %s and status = 'ACTIVE'"
+    assert len(await vault.rows(active, tenant)) == sent.cards
+
+
+def made_part(vault: Vault, *, protected: dict[str, str] | None = None, **changed: object) -> str:
+    """A part of somebody's making, for the other vault."""
+    one = {"token": "card_x", "number": VISA, "expiryMonth": 1, "expiryYear": 2030, "holder": "", **changed}
+    content = {"transfer": "t", "part": 1, "isLast": True, "cards": [one]}
+    header = {"alg": "RSA-OAEP-256", "enc": "A256GCM", **(protected or {})}
+    key = RSAKey.import_key(dict(vault.another.receiver_key))
+    return jwe.encrypt_compact(header, json.dumps(content).encode(), key, algorithms=[*header.values()])
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"number": "4111111111111112"}, {"number": "9999"}, {"token": "x"}, {"token": "card_" + "x" * 100},
+        {"expiryMonth": 13}, {"expiryYear": 10**6}, {"holder": "two\nlines"}, {"holder": "x" * 141}, {"holder": VISA},
+    ],
+)  # fmt: skip
+async def test_cards_that_no_vault_would_take_are_not_imported(vault: Vault, changed: dict[str, object]) -> None:
+    wanted = await approved(vault.another, vault.tenant, "0" * 64, 1)
+    with pytest.raises(Invalid) as refused:
+        await vault.another.import_part(vault.tenant, wanted, 1, made_part(vault, **changed), ANNA)
+    assert refused.value.code == "TRANSFER_CARD_INVALID"
+    assert VISA not in str(refused.value)
+
+
+@pytest.mark.parametrize("header", [{"zip": "DEF"}, {"alg": "RSA-OAEP"}, {"enc": "A128GCM"}])
+async def test_parts_are_not_decompressed_nor_opened_by_weaker_algorithms(vault: Vault, header: dict[str, str]) -> None:
+    wanted = await approved(vault.another, vault.tenant, "0" * 64, 1)
+    part = made_part(vault, protected=header, holder="x" * 140)
+    with pytest.raises(Invalid) as refused:
+        await vault.another.import_part(vault.tenant, wanted, 1, part, ANNA)
+    assert refused.value.code == "TRANSFER_PART_UNREADABLE"

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from strongroom.kernel.clock import ManualClock, SystemClock
 from strongroom.kernel.config import Environment
-from strongroom.kernel.errors import AlreadyExists, Broken, Conflict, Invalid, NotFound, Unavailable
+from strongroom.kernel.errors import AlreadyExists, Broken, Conflict, Invalid, NotFound, Refused, Unavailable
 from strongroom.kernel.secret import Secret
 from strongroom.vault.holders import ROOT, FileHolder, HeldState, KeyUnavailable, Reason, _files, root_version
 from strongroom.vault.records import first_data_key_context
@@ -251,7 +251,30 @@ async def test_a_full_disk_changes_nothing(folder: Path, file_holder: FileHolder
     assert (await file_holder.unwrap("kept", wrapped, CONTEXT)).reveal() == KEY
 
 
-async def test_the_root_rotates_while_keys_are_in_use(folder: Path, file_holder: FileHolder) -> None:
+async def test_many_keys_are_made_together_or_none_is(folder: Path, file_holder: FileHolder) -> None:
+    references = [f"key-{number}" for number in range(30)]
+    await file_holder.create_many(references)
+    wrapped = [await another(folder).wrap(reference, Secret(KEY), CONTEXT) for reference in references]
+    assert len(set(wrapped)) == len(references)
+    await file_holder.destroy("key-7")
+    before = every_byte(folder)
+    for taken, code in (("key-3", "KEY_ALREADY_EXISTS"), ("key-7", "KEY_DESTROYED")):
+        with pytest.raises(Refused) as refused:
+            await file_holder.create_many(["new-1", taken, "new-2"])
+        assert refused.value.code == code
+    with full_disk(), pytest.raises(Unavailable) as cramped:
+        await file_holder.create_many(["new-1", "new-2"])
+    assert cramped.value.code == "KEY_FILE_NOT_WRITTEN"
+    assert every_byte(folder) == before
+    await file_holder.create_many([])
+    await file_holder.create_many(["new-1", "new-2"])
+    assert {"new-1", "new-2"} <= set(another(folder).references())
+
+
+async def test_the_root_rotates_while_keys_are_in_use(
+    folder: Path, file_holder: FileHolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("strongroom.vault.holders.file.AT_ONCE", 10)
     references = [f"key-{number}" for number in range(25)]
     for reference in references:
         await file_holder.create(reference)
@@ -269,7 +292,7 @@ async def test_the_root_rotates_while_keys_are_in_use(folder: Path, file_holder:
     assert refused.value.code == "ROOT_VERSION_IN_USE"
     told: list[tuple[int, int]] = []
     assert await file_holder.rewrap_kept(lambda done, of: told.append((done, of))) == 25
-    assert told == [(number, 25) for number in range(1, 26)]
+    assert told == [(10, 25), (20, 25), (25, 25)]
     assert await file_holder.rewrap_kept() == 0
     assert (await other.unwrap(ROOT, under_root, CONTEXT)).reveal() == KEY
     await file_holder.end_root_version(1)
@@ -286,7 +309,10 @@ async def test_the_root_rotates_while_keys_are_in_use(folder: Path, file_holder:
                 assert (await holder.unwrap(reference, each, CONTEXT)).reveal() == KEY
 
 
-async def test_a_rewrap_that_breaks_off_goes_on_where_it_was(folder: Path, file_holder: FileHolder) -> None:
+async def test_a_rewrap_that_breaks_off_goes_on_where_it_was(
+    folder: Path, file_holder: FileHolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("strongroom.vault.holders.file.AT_ONCE", 1)
     for number in range(5):
         await file_holder.create(f"key-{number}")
     await file_holder.rotate_root()

@@ -106,7 +106,7 @@ class Simulator:
         try:
             answer = await self._request("POST", "/payments", headers=headers, body=self._encode(payment))
         except NotSent as failure:
-            return _outcome(OutcomeKind.REFUSED, payment.reference, "NOT_SENT", str(failure))
+            return _outcome(OutcomeKind.NOT_SENT, payment.reference, "NOT_SENT", str(failure))
         except NoAnswer as failure:
             return _outcome(OutcomeKind.UNCONFIRMED, payment.reference, failure.code, str(failure))
         return _read(answer, payment.reference, _SUBMITTED, payment.money)
@@ -214,17 +214,19 @@ def _read(
     if data.reference != reference:
         return _outcome(OutcomeKind.UNCONFIRMED, reference, NOT_UNDERSTOOD, "the answer is about another payment")
     outcome = _interpret(data, words)
-    if asked is not None and outcome.kind in _ACCEPTED.values() and _money(data.amount, data.currency) != asked:
+    if asked is not None and outcome.kind in _ACCEPTED.values() and outcome.money != asked:
         return _outcome(OutcomeKind.UNCONFIRMED, reference, NOT_UNDERSTOOD, "the answer is about another amount")
     return outcome
 
 
 def _interpret(data: WirePayment, words: Mapping[str, OutcomeKind]) -> Outcome:
-    kind = words.get(data.status)
+    kind, money = words.get(data.status), _money(data.amount, data.currency)
     if kind is None or (data.at is not None and data.at.tzinfo is None):
         return _outcome(
             OutcomeKind.UNCONFIRMED, data.reference, NOT_UNDERSTOOD, "unknown status or time without a zone"
         )
+    if money is None and (data.amount or data.currency) and kind in _ACCEPTED.values():
+        return _outcome(OutcomeKind.UNCONFIRMED, data.reference, NOT_UNDERSTOOD, "an amount that is none")
     return Outcome(
         kind=kind,
         reference=data.reference,
@@ -232,6 +234,7 @@ def _interpret(data: WirePayment, words: Mapping[str, OutcomeKind]) -> Outcome:
         reason=data.reason,
         detail=data.detail,
         at=data.at,
+        money=money,
     )
 
 

@@ -161,7 +161,7 @@ def read(document: bytes) -> StatusReport:
         original_message_name=text(original, "OrgnlMsgNmId"),
         status=_read_status(original, "GrpSts"),
         reasons=_read_reasons(reading, original),
-        batches=tuple(_read_batch(reading, element) for element in body.iterfind("OrgnlPmtInfAndSts")),
+        batches=_merged(_read_batch(reading, element) for element in body.iterfind("OrgnlPmtInfAndSts")),
     )
     if not any(_statuses(report)):
         raise _KIND.malformed("it gives no status on any level", body)
@@ -185,6 +185,25 @@ def _read_batch(reading: Reading, element: etree._Element) -> BatchStatus:
             for transaction in element.iterfind("TxInfAndSts")
         ),
     )
+
+
+def _merged(parts: Iterable[BatchStatus]) -> tuple[BatchStatus, ...]:
+    """Batches in which each id is there once: a bank may speak of one batch in several places."""
+    batches: dict[str, BatchStatus] = {}
+    for part in parts:
+        known = batches.get(part.id, part)
+        if known is part:
+            batches[part.id] = part
+            continue
+        if known.status and part.status and known.status != part.status:
+            raise _contradiction("it gives two different statuses for one batch")
+        batches[part.id] = replace(
+            known,
+            status=known.status or part.status,
+            reasons=known.reasons or part.reasons,
+            transactions=known.transactions + part.transactions,
+        )
+    return tuple(batches.values())
 
 
 def _read_status(element: etree._Element, path: str) -> str:

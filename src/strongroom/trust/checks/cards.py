@@ -16,6 +16,7 @@ import asyncio
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, Final
 from uuid import UUID
 
@@ -24,7 +25,7 @@ import msgspec
 from strongroom.database.databases import APP_ROLE, CARDS, CARDS_ROLE, DIRECTORY, database_name
 from strongroom.kernel.card_numbers import luhn_digit
 from strongroom.kernel.errors import StrongroomError
-from strongroom.outbound import Answer, Destination, NoAnswer, NotSent, Outbound
+from strongroom.outbound import Answer, NoAnswer, NotSent
 from strongroom.trust.card_scan import CardSearch, log_files_of, memory_of
 from strongroom.trust.checks.at_rest import search_files
 from strongroom.trust.client import Caller, Refused
@@ -33,7 +34,7 @@ from strongroom.trust.searching import Pattern, text_patterns
 from strongroom.trust.stage import stage
 from strongroom.trust.verdicts import CannotTell, Figure, Findings
 from strongroom.trust.workbench import Workbench
-from strongroom.vault.card_client import ForwardRequest
+from strongroom.vault.card_client import NAME, ForwardRequest, inner_door
 
 CUSTOMER: Final = "/v1/customer-vault/prove-cards"
 _UNISSUED: Final = "400000"
@@ -41,6 +42,8 @@ _UNISSUED: Final = "400000"
 _YEARS: Final = 3
 _TEMPLATE: Final = '{"number":"{{number}}","expiry":"{{expiry_month}}{{expiry_year}}","cvv":"{{cvv}}"}'
 _MIB: Final = 1 << 20
+CRYPTOPERIOD: Final = timedelta(days=365)
+"""For how long a key of the card vault may be used for what is written (docs/cards.md)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +201,14 @@ async def _check_separation(findings: Findings, bench: Workbench) -> None:
             )
             row = await cursor.fetchone()
             findings.expect(row == (False,), f"{role} may connect to {database_name(name)}")
+    async with bench.admin(CARDS) as connection:
+        cursor = await connection.execute(
+            "select count(*) from card_keys where state = 'ACTIVE' and created_at < %s",
+            (bench.clock.now() - CRYPTOPERIOD,),
+        )
+        row = await cursor.fetchone()
+        late = 0 if row is None else row[0]
+        findings.expect(late == 0, f"{late} keys of the card vault are used beyond their year: rotate them")
     stranger = UUID(int=0)
     try:
         await bench.card_vault.open_session(stranger, "")
@@ -205,11 +216,10 @@ async def _check_separation(findings: Findings, bench: Workbench) -> None:
         findings.expect(error.code == "PROCESS_NOT_ALLOWED", f"a process of another name is answered {error.code}")
     else:
         findings.breach("a process of another name is let in by the card vault's inner door")
-    host, port = "127.0.0.1", bench.config.cards_inner_port
-    allowed = [Destination(host=host, port=port, loopback_ok=True)]
-    async with Outbound(allowed=allowed, trust=bench.config.keys_dir / "ca.pem") as nobody:
+    port = bench.config.cards_inner_port
+    async with inner_door(port, bench.config.keys_dir / "ca.pem", None) as nobody:
         try:
-            answer = await nobody.request("GET", f"https://{host}:{port}/v1/tenants/{stranger}/cards/x")
+            answer = await nobody.request("GET", f"https://{NAME}:{port}/v1/tenants/{stranger}/cards/x")
         except (NotSent, NoAnswer):
             return
     findings.breach(f"the card vault's inner door answers {answer.status} to somebody without a certificate")

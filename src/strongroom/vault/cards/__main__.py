@@ -5,86 +5,148 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
-import resource
 import signal
+import socket
+import ssl
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
+import msgspec
 import structlog
 import uvloop
 
 from strongroom.kernel.clock import SystemClock
 from strongroom.kernel.config import Environment
-from strongroom.kernel.errors import StrongroomError
+from strongroom.kernel.errors import Failure, Refused, StrongroomError
 from strongroom.kernel.secret import Secret
-from strongroom.kernel.telemetry import configure_logs, forbid_dumps
+from strongroom.kernel.telemetry import configure_logs
 from strongroom.outbound import Destination, Outbound
 from strongroom.vault.cards.codes import SecurityCodes
 from strongroom.vault.cards.custody import Custody
 from strongroom.vault.cards.doors import InnerDoor, PublicDoor, Rights
 from strongroom.vault.cards.forwarding import Egress, Forwarder, read_egress
-from strongroom.vault.cards.keys import KEY_BYTES, CardKeys
-from strongroom.vault.cards.listening import Listener, server_context
+from strongroom.vault.cards.isolation import close_off, leave_root, lock_memory, places_of_code
+from strongroom.vault.cards.keys import CardKeys
+from strongroom.vault.cards.listening import MAX_PER_ADDRESS, Listener, bind, server_context
+from strongroom.vault.cards.operating import Operating
 from strongroom.vault.cards.records import Records
+from strongroom.vault.cards.rotation import Rotation
 from strongroom.vault.cards.transfers import Transfers, load_or_make_key
-from strongroom.vault.master import read_or_make_secret
+from strongroom.vault.holders import CARD_VAULT, FileHolder
 
 log = structlog.get_logger(__name__)
 
-DATABASE_VARIABLE: Final = "STRONGROOM_CARDS_DATABASE"
-"""The environment variable with the database's URL: a command line would show the password to everybody."""
 WIPE_EVERY_S: Final = 1.0
 FORGET_EVERY_S: Final = 600.0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Handed:
+    """What the supervisor hands over on standard input, as one JSON object: neither a command line nor an environment
+    is the place for it, since other processes can read those."""
+
+    database: Secret[str]
+    """The database's URL."""
+    passphrase: Secret[str] | None
+    """Of the root key."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ground:
+    """What only whoever starts the vault may be able to reach: files of others, low ports."""
+
+    public: tuple[socket.socket, ssl.SSLContext]
+    inner: tuple[socket.socket, ssl.SSLContext]
+    egress: Egress
+    rights: Outbound
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve; the exit status is 1 when it can't start."""
+    close_off()
     options = _options(arguments)
     configure_logs()
-    # Neither a core file nor another process of the same user gets to see this one's memory.
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    forbid_dumps()
     try:
-        uvloop.run(serve(options, Secret(os.environ.pop(DATABASE_VARIABLE))))
+        handed, ground = _read_handed(sys.stdin.buffer.read()), _prepare(options)
+        leave_root(options.folder, os.getppid(), places_of_code())
+        uvloop.run(serve(options, handed, ground, is_locked=lock_memory()))
     except (StrongroomError, OSError) as error:
         log.error("cards.not_started", error=str(error))  # noqa: TRY400  what it says is all there is to say
         return 1
     return 0
 
 
-async def serve(options: argparse.Namespace, database: Secret[str]) -> None:
+async def serve(options: argparse.Namespace, handed: Handed, ground: Ground, *, is_locked: bool) -> None:
     """Open the vault, and keep it open until a signal comes. What is under way is finished first."""
     environment, clock = Environment(options.environment), SystemClock()
     folder: Path = options.folder
-    records = Records(database)
+    records = Records(handed.database)
     codes = SecurityCodes()
-    root = Secret(read_or_make_secret(folder / "root.key", KEY_BYTES))
-    custody = Custody(records, CardKeys(root, environment), codes, clock)
-    egress = Egress(_destinations(options, environment))
-    rights = _outbound_to(options.api_url, options.api_trust)
-    transfers = Transfers(custody, load_or_make_key(folder / "transfers.key"))
-    public = PublicDoor(custody, transfers, Rights(rights, options.api_url))
-    inner = InnerDoor(custody, Forwarder(custody, egress))
-    doors = (Listener(public.handle, public.max_body), Listener(inner.handle, inner.max_body))
+    holder = FileHolder(folder, environment, clock, handed.passphrase, place=CARD_VAULT)
+    custody = Custody(records, CardKeys(holder, environment), codes, clock)
+    transfers = Transfers(custody, await load_or_make_key(folder / "transfers.key", holder))
+    operating = Operating(custody, Rotation(custody, holder), holder, is_locked=is_locked)
+    public = PublicDoor(custody, transfers, Rights(ground.rights, options.api_url))
+    inner = InnerDoor(custody, Forwarder(custody, ground.egress), operating.routes)
+    doors = (
+        Listener(public.handle, public.max_body, per_address=MAX_PER_ADDRESS),
+        Listener(inner.handle, inner.max_body),
+    )
     stop = asyncio.Event()
     for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         asyncio.get_running_loop().add_signal_handler(signum, stop.set)
     await records.open()
     try:
-        await doors[0].start(options.host, options.port, server_context(options.certificate, options.key))
-        inner_context = server_context(options.inner_certificate, options.inner_key, options.clients)
-        await doors[1].start(options.inner_host, options.inner_port, inner_context)
+        await doors[0].start(*ground.public)
+        await doors[1].start(*ground.inner)
         log.info("cards.serving", environment=environment.value)
         await _keep_tidy(records, codes, stop)
     finally:
         await asyncio.gather(*(door.stop() for door in doors))
         codes.clear()
-        await egress.aclose()
-        await rights.aclose()
+        await ground.egress.aclose()
+        await ground.rights.aclose()
         await records.close()
+
+
+def _read_handed(content: bytes) -> Handed:
+    """Raises errors.Refused (`CARD_SECRETS_NOT_HANDED_OVER`)."""
+    try:
+        told = msgspec.json.decode(content, type=_Told)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise Refused(
+            Failure(
+                "CARD_SECRETS_NOT_HANDED_OVER",
+                "Standard input has to hold the database's URL and the passphrase (or null), as JSON. `strongroom "
+                "serve` does that.",
+            )
+        ) from None
+    passphrase = None if told.passphrase is None else Secret(told.passphrase)
+    return Handed(database=Secret(told.database), passphrase=passphrase)
+
+
+def _prepare(options: argparse.Namespace) -> Ground:
+    return Ground(
+        public=(bind(options.host, options.port), server_context(options.certificate, options.key)),
+        inner=(
+            bind(options.inner_host, options.inner_port),
+            server_context(options.inner_certificate, options.inner_key, options.clients),
+        ),
+        egress=Egress(_destinations(options, Environment(options.environment))),
+        rights=_outbound_to(options.api_url, options.api_trust),
+    )
+
+
+class _Told(msgspec.Struct):
+    database: str
+    passphrase: str | None = None
+
+    def __repr__(self) -> str:
+        return "_Told(…)"
 
 
 async def _keep_tidy(records: Records, codes: SecurityCodes, stop: asyncio.Event) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -36,6 +36,8 @@ TOKEN_PREFIX: Final = "card_"  # noqa: S105  a name, no secret
 _LETTERS: Final = "bcdfghjkmnpqrstvwxyz"
 _TOKEN_LENGTH: Final = 30
 _SESSION_BYTES: Final = 32
+PAGE: Final = 500
+"""Most cards of one list."""
 NUMBER: Final = "number"
 SHOWN: Final = "shown"
 """The fields of a card that are sealed."""
@@ -99,9 +101,12 @@ class Session:
 
 
 _encode = msgspec.msgpack.Encoder().encode
-_decode_card = msgspec.msgpack.Decoder(CardContent).decode
+decode_card = msgspec.msgpack.Decoder(CardContent).decode
 _decode_shown = msgspec.msgpack.Decoder(ShownContent).decode
 _SELECT: Final = "select token, status, brand, fingerprint, shown_sealed, created_at from cards"
+_FORGET: Final = (
+    "update cards set status = 'FORGOTTEN', customer = '', number_sealed = '', shown_sealed = '', fingerprint = ''"
+)
 
 
 class Custody:
@@ -189,8 +194,7 @@ class Custody:
         """Forget all cards of a customer, for good; how many. Doing it again does nothing."""
         async with self.records.transaction(tenant) as connection:
             cursor = await connection.execute(
-                "update cards set status = 'FORGOTTEN', customer = '', number_sealed = '', shown_sealed = '', "
-                "fingerprint = '' where tenant_id = %s and customer = %s and customer <> '' returning token",
+                f"{_FORGET} where tenant_id = %s and customer = %s and customer <> '' returning token",
                 (tenant, customer),
             )
             tokens = [row[0] for row in await cursor.fetchall()]
@@ -199,6 +203,28 @@ class Custody:
         for token in tokens:
             self.codes.drop(tenant, token)
         return len(tokens)
+
+    async def forget_card(self, tenant: UUID, token: str, by: By) -> None:
+        """Forget one card, for good. Raises errors.NotFound (`CARD_NOT_FOUND`)."""
+        async with self.records.transaction(tenant) as connection:
+            cursor = await connection.execute(
+                f"{_FORGET} where tenant_id = %s and token = %s and status = 'ACTIVE'", (tenant, token)
+            )
+            if cursor.rowcount == 0:
+                raise _not_found()
+            await write_event(connection, tenant, by, "card.forget", token=token)
+        self.codes.drop(tenant, token)
+
+    async def list_cards(self, tenant: UUID, after: str = "", take: int = PAGE) -> list[Card]:
+        """A tenant's cards as they may be shown, by token, those after one."""
+        async with self.records.transaction(tenant) as connection:
+            cursor = await connection.execute(
+                f"{_SELECT} where tenant_id = %s and status = 'ACTIVE' and token > %s order by token limit %s",
+                (tenant, after, min(take, PAGE)),
+                binary=True,
+            )
+            keys = await self.keys.of(connection, tenant)
+            return [_described(keys, row) for row in await cursor.fetchall()]
 
     async def open(self, connection: Connection, tenant: UUID, token: str) -> Opened:
         """A card's secret parts. Whoever opens one writes down why, in the same transaction.
@@ -214,7 +240,7 @@ class Custody:
         if row is None:
             raise _not_found()
         keys = await self.keys.of(connection, tenant)
-        content = _decode_card(keys.open(token, NUMBER, row[1]))
+        content = decode_card(keys.open(token, NUMBER, row[1]))
         return Opened(
             number=content.number,
             masked=mask(content.number, Brand(row[0])),
@@ -251,19 +277,22 @@ class Custody:
         row = await cursor.fetchone()
         if row is None:
             raise _not_found()
-        keys = await self.keys.of(connection, tenant)
-        shown = _decode_shown(keys.open(token, SHOWN, row[4]))
-        return Card(
-            token=row[0],
-            status=row[1],
-            brand=Brand(row[2]),
-            masked=shown.masked,
-            first=shown.first,
-            last=shown.last,
-            expiry=Expiry(month=shown.month, year=shown.year),
-            fingerprint=row[3].hex(),
-            created_at=row[5],
-        )
+        return _described(await self.keys.of(connection, tenant), row)
+
+
+def _described(keys: TenantKeys, row: Sequence[Any]) -> Card:
+    shown = _decode_shown(keys.open(row[0], SHOWN, row[4]))
+    return Card(
+        token=row[0],
+        status=row[1],
+        brand=Brand(row[2]),
+        masked=shown.masked,
+        first=shown.first,
+        last=shown.last,
+        expiry=Expiry(month=shown.month, year=shown.year),
+        fingerprint=row[3].hex(),
+        created_at=row[5],
+    )
 
 
 async def insert_card(
@@ -286,8 +315,9 @@ async def insert_card(
         new.expiry.year,
     )
     await connection.execute(
-        "insert into cards (tenant_id, token, status, brand, customer, fingerprint, number_sealed, shown_sealed, "
-        "transfer_id, created_at) values (%s, %s, %s, %s, %s, %s, %s, %s, %s, now())",
+        "insert into cards (tenant_id, token, status, brand, customer, fingerprint, fingerprint_version, "
+        "number_sealed, shown_sealed, transfer_id, created_at) "
+        "values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, now())",
         (
             tenant,
             token,
@@ -295,6 +325,7 @@ async def insert_card(
             new.brand.value,
             customer,
             keys.fingerprint(new.number.encode()),
+            keys.fingerprint_version,
             keys.seal(token, NUMBER, _encode(content)),
             keys.seal(token, SHOWN, _encode(shown)),
             transfer,

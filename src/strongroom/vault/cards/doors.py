@@ -244,7 +244,7 @@ class PublicDoor:
         self._requests.spend(network)
         self._mistakes.require(network)
         try:
-            return 201, _card_body(await self._taken(call))
+            return 201, card_body(await self._taken(call))
         except (Invalid, Unauthenticated, Forbidden):
             self._mistakes.spend(network)
             raise
@@ -316,18 +316,20 @@ class PublicDoor:
 class InnerDoor:
     """For our own processes, by the names in their certificates."""
 
-    def __init__(self, custody: Custody, forwarder: Forwarder) -> None:
+    def __init__(self, custody: Custody, forwarder: Forwarder, more: Mapping[tuple[str, str], Handler]) -> None:
+        """`more`: further routes, of `operating`."""
         self._custody = custody
         self._forwarder = forwarder
         tenant = "/v1/tenants/{tenant}"
         self._door = Door(
             {
-                ("POST", tenant + "/sessions"): _only(self._open_session, "api"),
-                ("GET", tenant + "/cards/{token}"): _only(self._describe, "api", "worker", "prove"),
-                ("POST", tenant + "/cards/{token}/claim"): _only(self._claim, "api"),
-                ("POST", tenant + "/customers/{customer}/forget"): _only(self._forget, "api"),
-                ("POST", tenant + "/forwards"): _only(self._forward, "worker", "prove"),
-                ("GET", tenant + "/forwards/{reference}"): _only(self._find_forward, "worker", "prove"),
+                ("POST", tenant + "/sessions"): only(self._open_session, "api"),
+                ("GET", tenant + "/cards/{token}"): only(self._describe, "api", "worker", "prove"),
+                ("POST", tenant + "/cards/{token}/claim"): only(self._claim, "api"),
+                ("POST", tenant + "/customers/{customer}/forget"): only(self._forget, "api"),
+                ("POST", tenant + "/forwards"): only(self._forward, "worker", "prove"),
+                ("GET", tenant + "/forwards/{reference}"): only(self._find_forward, "worker", "prove"),
+                **more,
             }
         )
 
@@ -342,19 +344,19 @@ class InnerDoor:
         return MAX_OTHER_BODY
 
     async def _open_session(self, call: Call) -> Answer:
-        customer = _text(call.body(), "customer")
+        customer = text_of(call.body(), "customer")
         session = await self._custody.open_session(call.uuid(0), customer, By(call.request.peer, call.correlation_id))
         return 201, {"sessionToken": session.secret.reveal(), "expires": epoch_ms(session.expires_at)}
 
     async def _describe(self, call: Call) -> Answer:
-        return 200, _card_body(await self._custody.describe(call.uuid(0), call.path[1]))
+        return 200, card_body(await self._custody.describe(call.uuid(0), call.path[1]))
 
     async def _claim(self, call: Call) -> Answer:
-        customer = _text(call.body(), "customer")
+        customer = text_of(call.body(), "customer")
         card = await self._custody.claim(
             call.uuid(0), call.path[1], customer, By(call.request.peer, call.correlation_id)
         )
-        return 200, _card_body(card)
+        return 200, card_body(card)
 
     async def _forget(self, call: Call) -> Answer:
         forgotten = await self._custody.forget_customer(
@@ -368,7 +370,7 @@ class InnerDoor:
         if not isinstance(headers, dict) or not all(isinstance(value, str) for value in headers.values()):
             raise Invalid(Failure("FORWARD_HEADERS_INVALID", "headers is an object of texts."))
         names = ("reference", "token", "method", "url", "content_type", "body")
-        texts = {name: _text(sent, _camel(name)) for name in names}
+        texts = {name: text_of(sent, _camel(name)) for name in names}
         wanted = Forward(**texts, headers=headers)
         result = await self._forwarder.forward(call.uuid(0), wanted, By(call.request.peer, call.correlation_id))
         return 200, _result_body(result)
@@ -377,8 +379,8 @@ class InnerDoor:
         return 200, _result_body(await self._forwarder.find(call.uuid(0), call.path[1]))
 
 
-def _only(handler: Handler, *names: str) -> Handler:
-    """The handler, for processes of these names alone."""
+def only(handler: Handler, *names: str) -> Handler:
+    """A handler, for processes of these names alone."""
 
     async def checked(call: Call) -> Answer:
         if call.request.peer not in names:
@@ -394,7 +396,8 @@ def _only(handler: Handler, *names: str) -> Handler:
     return checked
 
 
-def _text(sent: Mapping[str, Any], name: str) -> str:
+def text_of(sent: Mapping[str, Any], name: str) -> str:
+    """A field that has to be a text. Raises errors.Invalid (`FIELD_IS_INVALID`)."""
     value = sent.get(name)
     if not isinstance(value, str):
         raise Invalid(Failure("FIELD_IS_INVALID", "{field} must be a text.", {"field": name}))
@@ -411,7 +414,8 @@ def _part_number(call: Call) -> int:
     return int(text) if text.isascii() and text.isdigit() and len(text) <= 9 else 0
 
 
-def _card_body(card: Card) -> dict[str, Any]:
+def card_body(card: Card) -> dict[str, Any]:
+    """A card as it is told."""
     return {
         "token": card.token,
         "brand": card.brand.value,

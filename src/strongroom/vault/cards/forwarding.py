@@ -49,10 +49,11 @@ _HEADER_NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}", re.ASCII)
 _HEADER_VALUE: Final = re.compile(r"[\t\x20-\x7e]*", re.ASCII)
 _TOLD_HEADERS: Final = frozenset({"content-type", "location", "retry-after", "request-id", "x-request-id", "date"})
 """Headers of an answer that go back; providers put anything into the others."""
-_ANSWER: Final = "answer"
+ANSWER: Final = "answer"
+"""The field of a forward that is sealed."""
 _SELECT: Final = (
-    b"select request_hash, state, code, status, answer_sealed, claimed_until from forwards "
-    b"where tenant_id = %s and forward_id = %s for update"
+    b"select request_hash, state, code, status, answer_sealed, claimed_until, forward_id, hash_version, answer_by "
+    b"from forwards where tenant_id = %s and forward_id = any(%s) for update"
 )
 
 
@@ -196,7 +197,7 @@ class Forwarder:
         """How a forward stands. Raises errors.NotFound (`FORWARD_NOT_FOUND`), errors.InFlight (`FORWARD_IN_FLIGHT`)."""
         async with self._custody.records.transaction(tenant) as connection:
             keys = await self._custody.keys.of(connection, tenant)
-            row = await _row(connection, tenant, _forward_id(keys, reference))
+            row = await _row(connection, tenant, keys, reference)
             if row is None:
                 raise NotFound(Failure("FORWARD_NOT_FOUND", "Nothing was forwarded under this reference."))
             return self._read(keys, reference, row)
@@ -208,13 +209,14 @@ class Forwarder:
         intended = Result(reference=wanted.reference, state="INTENDED")
         async with self._custody.records.transaction(tenant) as connection:
             keys = await self._custody.keys.of(connection, tenant)
-            request_hash = keys.fingerprint(msgspec.msgpack.encode(_identity(wanted)))
+            identity = msgspec.msgpack.encode(_identity(wanted))
             await connection.execute(
                 "delete from forwards where tenant_id = %s and created_at < %s", (tenant, now - KEPT_FOR)
             )
-            row = await _row(connection, tenant, _forward_id(keys, wanted.reference))
+            row = await _row(connection, tenant, keys, wanted.reference)
+            version = keys.fingerprint_version if row is None else row[7]
             if row is not None:
-                if row[0] != request_hash:
+                if row[0] != keys.fingerprint(identity, version):
                     raise KeyReused(
                         Failure(
                             "FORWARD_REFERENCE_REUSED",
@@ -235,17 +237,18 @@ class Forwarder:
                 )
             cursor = await connection.execute(
                 """
-                insert into forwards (tenant_id, forward_id, token, destination, request_hash, state, claimed_until,
-                                      created_at, updated_at)
-                values (%(tenant)s, %(id)s, %(token)s, %(destination)s, %(hash)s, 'INTENDED', %(until)s,
-                        %(now)s, %(now)s)
+                insert into forwards (tenant_id, forward_id, token, destination, request_hash, hash_version, answer_by,
+                                      state, claimed_until, created_at, updated_at)
+                values (%(tenant)s, %(id)s, %(token)s, %(destination)s, %(hash)s, %(version)s, 'id',
+                        'INTENDED', %(until)s, %(now)s, %(now)s)
                 on conflict (tenant_id, forward_id) do update
                     set state = 'INTENDED', code = '', claimed_until = %(until)s, updated_at = %(now)s
                     where forwards.state = 'NOT_SENT'
                 """,
                 {
-                    "tenant": tenant, "id": _forward_id(keys, wanted.reference), "token": wanted.token,
-                    "destination": destination, "hash": request_hash, "until": now + CLAIM, "now": now,
+                    "tenant": tenant, "id": _forward_id(keys, wanted.reference, version), "token": wanted.token,
+                    "destination": destination, "hash": keys.fingerprint(identity, version), "version": version,
+                    "until": now + CLAIM, "now": now,
                 },
             )  # fmt: skip
             if cursor.rowcount == 0:
@@ -260,17 +263,17 @@ class Forwarder:
         outcomes: Mapping[str, Outcome] = {"ANSWERED": "done", "NOT_SENT": "refused", "UNCONFIRMED": "unknown"}
         async with self._custody.records.transaction(tenant) as connection:
             keys = await self._custody.keys.of(connection, tenant)
+            row = await _row(connection, tenant, keys, wanted.reference)
+            if row is None:
+                raise _vanished()
             sealed = b""
             if result.answer is not None:
-                sealed = keys.seal(wanted.reference, _ANSWER, msgspec.msgpack.encode(result.answer))
+                sealed = keys.seal(row[6].hex(), ANSWER, msgspec.msgpack.encode(result.answer))
             await connection.execute(
-                "update forwards set state = %s, code = %s, status = %s, answer_sealed = %s, updated_at = %s "
-                "where tenant_id = %s and forward_id = %s",
-                (
-                    result.state, result.code, result.status, sealed, self._custody.clock.now(), tenant,
-                    _forward_id(keys, wanted.reference),
-                ),
-            )  # fmt: skip
+                "update forwards set state = %s, code = %s, status = %s, answer_sealed = %s, answer_by = 'id', "
+                "updated_at = %s where tenant_id = %s and forward_id = %s",
+                (result.state, result.code, result.status, sealed, self._custody.clock.now(), tenant, row[6]),
+            )
             detail = f"{destination} {result.status or result.code}"
             await write_event(
                 connection, tenant, by, "card.forward", token=wanted.token,
@@ -278,7 +281,7 @@ class Forwarder:
             )  # fmt: skip
 
     def _read(self, keys: TenantKeys, reference: str, row: Sequence[Any]) -> Result:
-        _, state, code, status, sealed, claimed_until = row
+        _, state, code, status, sealed, claimed_until, forward_id, _, answer_by = row
         if state == "INTENDED":
             if claimed_until > self._custody.clock.now():
                 raise _in_flight()
@@ -286,18 +289,21 @@ class Forwarder:
             state, code = "UNCONFIRMED", "FORWARD_INTERRUPTED"
         answer = None
         if sealed:
-            answer = msgspec.msgpack.decode(keys.open(reference, _ANSWER, sealed), type=ForwardAnswer)
+            place = forward_id.hex() if answer_by == "id" else reference
+            answer = msgspec.msgpack.decode(keys.open(place, ANSWER, sealed), type=ForwardAnswer)
         return Result(reference=reference, state=state, code=code, status=status, answer=answer, is_replay=True)
 
 
-async def _row(connection: Connection, tenant: UUID, forward_id: bytes) -> Sequence[Any] | None:
-    cursor = await connection.execute(_SELECT, (tenant, forward_id), binary=True)
+async def _row(connection: Connection, tenant: UUID, keys: TenantKeys, reference: str) -> Sequence[Any] | None:
+    """The forward of a reference, under whichever version of the key its id was made."""
+    ids = [_forward_id(keys, reference, version) for version in keys.fingerprint_versions]
+    cursor = await connection.execute(_SELECT, (tenant, ids), binary=True)
     return await cursor.fetchone()
 
 
-def _forward_id(keys: TenantKeys, reference: str) -> bytes:
+def _forward_id(keys: TenantKeys, reference: str, version: int) -> bytes:
     """A reference may tell something, so that it is kept as a keyed hash. (A card's number has no such prefix.)"""
-    return keys.fingerprint(f"forward {reference}".encode())
+    return keys.fingerprint(f"forward {reference}".encode(), version)
 
 
 def check_forward(wanted: Forward) -> Template:
@@ -381,6 +387,16 @@ def _identity(wanted: Forward) -> list[Any]:
     return [
         wanted.token, wanted.method, wanted.url, sorted(wanted.headers.items()), wanted.content_type, wanted.body,
     ]  # fmt: skip
+
+
+def _vanished() -> Broken:
+    return Broken(
+        Failure(
+            "FORWARD_VANISHED",
+            "The record of a request that was under way is gone from the card vault's database, so that what became of "
+            "it could not be written down. Ask the provider.",
+        )
+    )
 
 
 def _in_flight() -> InFlight:

@@ -128,6 +128,12 @@ def _whole(failures: list[Failure], value: object, name: str, code: str, *, amon
     return value
 
 
+def is_holder(text: str) -> bool:
+    """Whether a name is one that `check_card` lets in as it stands."""
+    failures: list[Failure] = []
+    return _check_holder(failures, text) == text and not failures
+
+
 def _check_holder(failures: list[Failure], value: object) -> str:
     if value is None:
         return ""

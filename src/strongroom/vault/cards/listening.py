@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import ssl
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +19,8 @@ from typing import Final
 import h11
 import structlog
 
+from strongroom.vault.cards.limits import network_of
+
 log = structlog.get_logger(__name__)
 
 REQUEST_TIMEOUT_S: Final = 10.0
@@ -24,6 +28,8 @@ REQUEST_TIMEOUT_S: Final = 10.0
 IDLE_TIMEOUT_S: Final = 30.0
 MAX_HEAD: Final = 16 << 10
 MAX_CONNECTIONS: Final = 512
+MAX_PER_ADDRESS: Final = 128
+"""Of the public door: one address can't keep all others out by holding on to connections."""
 STOP_TIMEOUT_S: Final = 40.0
 """How long requests under way may take when the vault is told to stop: longer than a provider may."""
 PROCESS_URI: Final = "urn:strongroom:process:"
@@ -70,21 +76,37 @@ def server_context(chain: Path, key: Path, clients: Path | None = None) -> ssl.S
     return context
 
 
-class Listener:
-    """Serves one port. `max_body` says how many bytes a request to a path may have."""
+def bind(host: str, port: int) -> socket.socket:
+    """A socket at an address, on which nobody listens yet. Raises OSError when the port is taken."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    bound = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind((host, port))
+    except OSError:
+        bound.close()
+        raise
+    return bound
 
-    def __init__(self, handler: Handler, max_body: Callable[[str], int]) -> None:
+
+class Listener:
+    """Serves one port. `max_body` says how many bytes a request to a path may have, `per_address` how many connections
+    one address may hold."""
+
+    def __init__(self, handler: Handler, max_body: Callable[[str], int], *, per_address: int = MAX_CONNECTIONS) -> None:
         self._handler = handler
+        self._per_address = per_address
+        self._held: Counter[str] = Counter()
         self._max_body = max_body
         self._open: set[asyncio.Task[None]] = set()
         self._busy: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
         self._stopping = False
 
-    async def start(self, host: str, port: int, context: ssl.SSLContext) -> None:
-        """Listen. Raises OSError when the port is taken."""
+    async def start(self, place: socket.socket, context: ssl.SSLContext) -> None:
+        """Listen on a bound socket (`bind`)."""
         self._server = await asyncio.start_server(
-            self._connected, host, port, ssl=context, ssl_handshake_timeout=REQUEST_TIMEOUT_S, limit=_PIECE
+            self._connected, sock=place, ssl=context, ssl_handshake_timeout=REQUEST_TIMEOUT_S, limit=_PIECE
         )
 
     @property
@@ -111,16 +133,26 @@ class Listener:
         if self._stopping or len(self._open) >= MAX_CONNECTIONS:
             writer.transport.abort()
             return
+        address = network_of(str(writer.get_extra_info("peername")[0]))
+        if self._held[address] >= self._per_address:
+            writer.transport.abort()
+            return
         self._open.add(task)
+        self._held[address] += 1
         try:
             await _Conversation(self._handler, self._max_body, reader, writer, _marker(self._busy, task)).run()
         except (OSError, TimeoutError, asyncio.CancelledError, h11.RemoteProtocolError):
-            pass  # whoever was there has left, was too slow, or made no sense; nothing is owed to them
+            # Whoever was there has left, was too slow, or made no sense: nothing is owed to them, and what they haven't
+            # read is not kept for them.
+            writer.transport.abort()
         except Exception as error:
             log.warning("cards.connection_failed", error=type(error).__name__)
         finally:
             self._open.discard(task)
             self._busy.discard(task)
+            self._held[address] -= 1
+            if not self._held[address]:
+                del self._held[address]
             writer.close()
 
 

@@ -21,6 +21,11 @@ log = structlog.get_logger(__name__)
 CONNECTIONS: Final = 8
 POOL_WAIT_S: Final = 5.0
 STATEMENT_TIMEOUT_S: Final = 15
+_BEGIN: Final = (
+    b"select set_config('strongroom.tenant', %(tenant)s, true), "
+    b"pg_advisory_xact_lock_shared(hashtextextended(%(tenant)s, 0))"
+)
+_BEGIN_ALONE: Final = _BEGIN.replace(b"_shared", b"")
 Outcome = Literal["done", "refused", "unknown"]
 
 
@@ -57,8 +62,11 @@ class Records:
         await self._pool.close()
 
     @contextlib.asynccontextmanager
-    async def transaction(self, tenant: UUID | None) -> AsyncIterator[Connection]:
+    async def transaction(self, tenant: UUID | None, *, alone: bool = False) -> AsyncIterator[Connection]:
         """A transaction that sees one tenant's rows (or, for None, sessions only); commits at the end of the block.
+
+        `alone`: it waits until all others of the tenant have ended, and those that come wait for it. The states of the
+        tenant's keys change only so: which keys seal and open is the same from a transaction's beginning to its end.
 
         Raises errors.Unavailable (`CARD_DATABASE_UNAVAILABLE`); nothing is changed then, unless the connection was lost
         while committing.
@@ -66,7 +74,7 @@ class Records:
         with _translated():
             async with self._pool.connection() as connection, connection.transaction():
                 scope = "" if tenant is None else str(tenant)
-                await connection.execute("select set_config('strongroom.tenant', %s, true)", (scope,))
+                await connection.execute(_BEGIN_ALONE if alone else _BEGIN, {"tenant": scope})
                 yield connection
 
     async def forget_sessions(self) -> int:

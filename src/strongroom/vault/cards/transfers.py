@@ -13,6 +13,7 @@ are there; when count or digest is another than was said, none of them stays.
 from __future__ import annotations
 
 import hashlib
+import hmac
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from typing import Any, Final, Literal
 from uuid import UUID
 
 import msgspec
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from joserfc import jwe
 from joserfc.errors import JoseError
 from joserfc.jwk import RSAKey
@@ -29,10 +32,12 @@ from strongroom.database.operation import Connection
 from strongroom.kernel.card_numbers import find_brand, is_card_number
 from strongroom.kernel.errors import Broken, Conflict, Failure, Forbidden, Invalid, NotFound
 from strongroom.kernel.ids import new_uuid
-from strongroom.vault.cards.custody import NUMBER, TOKEN_PREFIX, CardContent, Custody, insert_card
-from strongroom.vault.cards.intake import Expiry, NewCard
-from strongroom.vault.cards.keys import TenantKeys
+from strongroom.kernel.secret import Secret
+from strongroom.vault.cards.custody import NUMBER, TOKEN_PREFIX, Custody, decode_card, insert_card
+from strongroom.vault.cards.intake import Expiry, NewCard, is_holder
+from strongroom.vault.cards.keys import KEY_BYTES, NONCE_BYTES, TenantKeys
 from strongroom.vault.cards.records import By, write_event
+from strongroom.vault.holders import FileHolder
 
 PART_CARDS: Final = 100
 MAX_PART: Final = 256 << 10
@@ -43,7 +48,20 @@ KEY_ALGORITHM: Final = "RSA-OAEP-256"
 CONTENT_ALGORITHM: Final = "A256GCM"
 _ALGORITHMS: Final = [KEY_ALGORITHM, CONTENT_ALGORITHM]
 _MAX_TOKEN: Final = 100
+HELD: Final = "transfers"
+"""The holder's key that our own is sealed under."""
+_KEY_CONTEXT: Final = b"strongroom transfer key"
+_PEM: Final = b"-----BEGIN"
 Kind = Literal["EXPORT", "IMPORT"]
+
+
+class _KeyFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Our own key on disk: its PEM under a key that is wrapped by the holder's."""
+
+    format: Literal["strongroom transfer key 1"] = "strongroom transfer key 1"
+    wrapped: bytes
+    nonce: bytes
+    sealed: bytes
 
 
 class PartCard(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
@@ -227,7 +245,8 @@ class Transfers:
 
         Raises errors.Invalid (`TRANSFER_PART_UNREADABLE`, `TRANSFER_PART_DIFFERS`, `TRANSFER_PART_OUT_OF_ORDER`,
         `TRANSFER_CARD_INVALID`, `TRANSFER_TOKEN_TAKEN`), errors.Conflict (`TRANSFER_STATE_CONFLICT`,
-        `TRANSFER_DIFFERS`: all of the import is gone then) and errors.NotFound (`TRANSFER_NOT_FOUND`).
+        `TRANSFER_OVERLAPS`, `TRANSFER_DIFFERS`: all of the import is gone then) and errors.NotFound
+        (`TRANSFER_NOT_FOUND`).
         """
         digest = hashlib.sha256(content.encode()).digest()
         async with self._custody.records.transaction(tenant) as connection:
@@ -324,21 +343,27 @@ class Transfers:
         return part
 
 
-def load_or_make_key(path: Path) -> RSAKey:
-    """Our own key (RSA, 3,072 bits) kept in a PEM file of mode 0600, made on first use.
+async def load_or_make_key(path: Path, holder: FileHolder) -> RSAKey:
+    """Our own key (RSA, 3,072 bits), made on first use, in a file of mode 0600, sealed under a key of the holder's.
+
+    A file in clear (PEM, as the first ones were) is sealed, and what it held overwritten.
 
     Raises errors.Broken (`TRANSFER_KEY_BROKEN`).
     """
-    if not path.exists():
-        fresh = path.with_name(f"{path.name}.{os.getpid()}")
-        with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-            file.write(RSAKey.generate_key(OWN_KEY_BITS).as_pem(private=True))
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(path)
+    if HELD not in holder.references():
+        await holder.create(HELD)
+    content = _read_file(path)
     try:
-        return RSAKey.import_key(path.read_bytes())
-    except (JoseError, ValueError, TypeError) as error:
+        if content is None:
+            content = await _sealed_key(holder, RSAKey.generate_key(OWN_KEY_BITS))
+            _replace_file(path, content)
+        elif content.startswith(_PEM):
+            content = await _sealed_key(holder, RSAKey.import_key(content))
+            _replace_file(path, content)
+        file = msgspec.json.decode(content, type=_KeyFile)
+        key = await holder.unwrap(HELD, file.wrapped, _KEY_CONTEXT)
+        return RSAKey.import_key(AESGCM(key.reveal()).decrypt(file.nonce, file.sealed, _KEY_CONTEXT))
+    except (JoseError, ValueError, TypeError, msgspec.DecodeError, InvalidTag, Broken) as error:
         raise Broken(
             Failure(
                 "TRANSFER_KEY_BROKEN",
@@ -346,6 +371,36 @@ def load_or_make_key(path: Path) -> RSAKey:
                 {"path": str(path)},
             )
         ) from error
+
+
+async def _sealed_key(holder: FileHolder, key: RSAKey) -> bytes:
+    """A file's content: a key, sealed under a key of its own that the holder wraps."""
+    own, nonce = Secret(os.urandom(KEY_BYTES)), os.urandom(NONCE_BYTES)
+    sealed = AESGCM(own.reveal()).encrypt(nonce, key.as_pem(private=True), _KEY_CONTEXT)
+    file = _KeyFile(wrapped=await holder.wrap(HELD, own, _KEY_CONTEXT), nonce=nonce, sealed=sealed)
+    return msgspec.json.encode(file)
+
+
+def _read_file(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
+
+
+def _replace_file(path: Path, content: bytes) -> None:
+    """The file as it shall be, whole; what it held is overwritten."""
+    fresh = path.with_name(f"{path.name}.{os.getpid()}")
+    with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as output:
+        output.write(content)
+        output.flush()
+        os.fsync(output.fileno())
+    old = path.open("r+b", buffering=0) if path.exists() else None
+    fresh.replace(path)
+    if old is not None:
+        with old:
+            old.write(bytes(os.fstat(old.fileno()).st_size))
+            os.fsync(old.fileno())
 
 
 def _read_receiver_key(sent: object) -> RSAKey:
@@ -369,7 +424,7 @@ def _read_receiver_key(sent: object) -> RSAKey:
 
 
 def _read_card(keys: TenantKeys, token: str, sealed: bytes) -> PartCard:
-    content = msgspec.msgpack.decode(keys.open(token, NUMBER, sealed), type=CardContent)
+    content = decode_card(keys.open(token, NUMBER, sealed))
     return PartCard(token, content.number, content.month, content.year, content.holder)
 
 
@@ -378,18 +433,38 @@ async def _import_card(
 ) -> None:
     brand = find_brand(sent.number) if is_card_number(sent.number) else None
     good_token = sent.token.startswith(TOKEN_PREFIX) and sent.token.isascii() and len(sent.token) <= _MAX_TOKEN
-    if brand is None or not good_token or not 1 <= sent.expiry_month <= 12 or not 2000 <= sent.expiry_year <= 2999:
-        raise Invalid(Failure("TRANSFER_CARD_INVALID", "A part holds a card whose number, expiry or token is none."))
+    good_expiry = 1 <= sent.expiry_month <= 12 and 2000 <= sent.expiry_year <= 2999
+    if brand is None or not good_token or not good_expiry or not is_holder(sent.holder):
+        raise Invalid(
+            Failure("TRANSFER_CARD_INVALID", "A part holds a card whose number, expiry, token or holder is none.")
+        )
     cursor = await connection.execute(
-        "select fingerprint from cards where tenant_id = %s and token = %s", (tenant, sent.token), binary=True
+        "select fingerprint, fingerprint_version, status, transfer_id from cards where tenant_id = %s and token = %s",
+        (tenant, sent.token),
+        binary=True,
     )
     known = await cursor.fetchone()
     if known is None:
         expiry = Expiry(month=sent.expiry_month, year=sent.expiry_year)
         new = NewCard(number=sent.number, brand=brand, expiry=expiry, holder=sent.holder, cvv="")
         await insert_card(connection, keys, tenant, sent.token, new, transfer=transfer_id)
-    elif known[0] != keys.fingerprint(sent.number.encode()):
+    elif not _is_of(keys, known[0], known[1], sent.number):
         raise Invalid(Failure("TRANSFER_TOKEN_TAKEN", "A part holds a token that is another card's here."))
+    elif known[2] == "IMPORTING" and known[3] != transfer_id:
+        # That one may still fail, and would take the card with it.
+        raise Conflict(
+            Failure(
+                "TRANSFER_OVERLAPS",
+                "A card of this part belongs to another import, {other}, that isn't complete. Finish or cancel that "
+                "one first.",
+                {"other": str(known[3])},
+            )
+        )
+
+
+def _is_of(keys: TenantKeys, fingerprint: bytes, version: int, number: str) -> bool:
+    """Whether a card that is here has this number. One that was forgotten has none."""
+    return fingerprint != b"" and hmac.compare_digest(fingerprint, keys.fingerprint(number.encode(), version))
 
 
 async def _keep_part(connection: Connection, tenant: UUID, row: _Row, digest: bytes, content: bytes) -> None:

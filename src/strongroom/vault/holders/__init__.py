@@ -4,10 +4,11 @@ from strongroom.vault.holders.configured import Holders, open_holders
 from strongroom.vault.holders.contract import HeldKey, HeldState, Holder, KeyStore, KeyUnavailable, Reason
 from strongroom.vault.holders.file import ROOT, FileHolder, root_version
 from strongroom.vault.holders.imports import Imports, KeyImport, WrappingAlgorithm
-from strongroom.vault.holders.passphrase import find_passphrase
+from strongroom.vault.holders.passphrase import CARD_VAULT, RootPlace, find_passphrase
 from strongroom.vault.holders.root import is_protected
 
 __all__ = [
+    "CARD_VAULT",
     "ROOT",
     "FileHolder",
     "HeldKey",
@@ -19,6 +20,7 @@ __all__ = [
     "KeyStore",
     "KeyUnavailable",
     "Reason",
+    "RootPlace",
     "WrappingAlgorithm",
     "find_passphrase",
     "is_protected",

@@ -10,7 +10,7 @@ cloud's key service. It is named in the settings; a key in it has a *reference*,
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -150,6 +150,13 @@ class KeyStore(Holder, Protocol):
 
         Raises errors.AlreadyExists (`KEY_ALREADY_EXISTS`) when there is one, and errors.Conflict (`KEY_DESTROYED`) when
         there was one: a reference is never used twice.
+        """
+        ...
+
+    async def create_many(self, references: Sequence[str]) -> None:
+        """Make some hundred new random keys, for less than one by one.
+
+        They are safe on the disk when this returns. Raises as `create`; then some of them may have been made.
         """
         ...
 

@@ -19,7 +19,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
@@ -42,6 +42,7 @@ from strongroom.vault.holders.contract import (
     Reason,
     wrapped_key_broken,
 )
+from strongroom.vault.holders.passphrase import PLATFORM, RootPlace
 from strongroom.vault.holders.root import NONCE_BYTES, RootFile, version_in_use
 
 ROOT: Final = "root"
@@ -53,6 +54,8 @@ _TAG_BYTES: Final = 16
 _WRAPPED_BYTES: Final = _HEADER_BYTES + NONCE_BYTES + KEY_BYTES + _TAG_BYTES
 _FIRST_WRAPPED_BYTES: Final = NONCE_BYTES + KEY_BYTES + _TAG_BYTES
 _REFERENCE: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,119}", re.ASCII)
+AT_ONCE: Final = 200
+"""Kept keys that are wrapped again and written together."""
 MAX_LOADED: Final = 10_000
 """Kept keys in memory at once; more than that are read again when they are needed."""
 Progress = Callable[[int, int], None]
@@ -83,7 +86,13 @@ class FileHolder:
     """Keys in the folder `keys`; implements `contract.KeyStore`."""
 
     def __init__(
-        self, folder: Path, environment: Environment, clock: Clock, passphrase: Secret[str] | None = None
+        self,
+        folder: Path,
+        environment: Environment,
+        clock: Clock,
+        passphrase: Secret[str] | None = None,
+        *,
+        place: RootPlace = PLATFORM,
     ) -> None:
         """Open the folder; make it, and the root key in it, when there is none. Blocks, with a passphrase for long.
 
@@ -92,7 +101,7 @@ class FileHolder:
         self._folder = folder
         self._environment = environment
         self._clock = clock
-        self._root = RootFile(folder / "master.key", environment, passphrase)
+        self._root = RootFile(folder / place.file, environment, passphrase)
         self._kept_folder = folder / "scope"
         self._kept_folder.mkdir(exist_ok=True, mode=0o700)
         self._loaded: dict[str, _Loaded] = {}
@@ -151,11 +160,15 @@ class FileHolder:
         """See `contract.KeyStore.create`."""
         await self.bring(reference, Secret(os.urandom(KEY_BYTES)))
 
+    async def create_many(self, references: Sequence[str]) -> None:
+        """See `contract.KeyStore.create_many`."""
+        await asyncio.to_thread(self._bring, {reference: Secret(os.urandom(KEY_BYTES)) for reference in references})
+
     async def bring(self, reference: str, key: Secret[bytes]) -> None:
         """See `contract.KeyStore.bring`."""
         if len(key.reveal()) != KEY_BYTES:
             raise ValueError(f"a key has {KEY_BYTES} bytes")
-        await asyncio.to_thread(self._bring, reference, key)
+        await asyncio.to_thread(self._bring, {reference: key})
 
     async def disable(self, reference: str) -> None:
         """See `contract.KeyStore.disable`."""
@@ -200,6 +213,11 @@ class FileHolder:
         Raises errors.Invalid (`PASSPHRASE_TOO_SHORT`).
         """
         await asyncio.to_thread(self._change_passphrase, passphrase)
+
+    @property
+    def is_protected(self) -> bool:
+        """Whether the root key's file is under a passphrase."""
+        return self._root.is_protected
 
     @property
     def newest_root(self) -> int:
@@ -267,21 +285,27 @@ class FileHolder:
             raise _files.broken(path, "it was altered, or it is of another installation") from None
         return _Loaded(stamp=found, file=file, cipher=AESGCM(key))
 
-    def _bring(self, reference: str, key: Secret[bytes]) -> None:
-        path = self._path(reference)
+    def _bring(self, keys: Mapping[str, Secret[bytes]]) -> None:
+        paths = {reference: self._path(reference) for reference in keys}
         with _files.locked(self._folder):
-            if self._tombstone(reference).exists():
-                raise _destroyed()
-            if path.exists():
-                raise AlreadyExists(Failure("KEY_ALREADY_EXISTS", "There is a key under this reference already."))
-            self._put(path, reference, HeldState.ENABLED, key)
+            for reference, path in paths.items():
+                if self._tombstone(reference).exists():
+                    raise _destroyed()
+                if path.exists():
+                    raise AlreadyExists(Failure("KEY_ALREADY_EXISTS", "There is a key under this reference already."))
+            _files.put_many(
+                {
+                    path: self._written(reference, HeldState.ENABLED, keys[reference])
+                    for reference, path in paths.items()
+                }
+            )
 
     def _change(self, reference: str, state: HeldState) -> None:
         path = self._path(reference)
         with _files.locked(self._folder):
             file = self._existing(reference)
             if file.state is not state:
-                self._put(path, reference, state, self._open(path, file))
+                _files.put(path, self._written(reference, state, self._open(file)))
 
     def _destroy(self, reference: str) -> None:
         path, tombstone = self._path(reference), self._tombstone(reference)
@@ -321,13 +345,18 @@ class FileHolder:
 
     def _rewrap_kept(self, progress: Progress | None) -> int:
         behind = self._behind()
-        for done, reference in enumerate(behind, 1):
+        for first in range(0, len(behind), AT_ONCE):
             with _files.locked(self._folder):
-                if not self._tombstone(reference).exists():
-                    path, file = self._path(reference), self._existing(reference)
-                    self._put(path, reference, file.state, self._open(path, file), changed_at=file.changed_at)
+                contents = {}
+                for reference in behind[first : first + AT_ONCE]:
+                    if not self._tombstone(reference).exists():
+                        file = self._existing(reference)
+                        contents[self._path(reference)] = self._written(
+                            reference, file.state, self._open(file), changed_at=file.changed_at
+                        )
+                _files.put_many(contents)
             if progress is not None:
-                progress(done, len(behind))
+                progress(min(first + AT_ONCE, len(behind)), len(behind))
         return len(behind)
 
     def _end_root_version(self, version: int) -> None:
@@ -356,19 +385,12 @@ class FileHolder:
             raise _not_found() from None
         return self._load(path, reference, content, found).file
 
-    def _open(self, path: Path, file: _Kept) -> Secret[bytes]:
+    def _open(self, file: _Kept) -> Secret[bytes]:
         cipher = self._root.root.ciphers[file.root]
         return Secret(cipher.decrypt(file.nonce, file.sealed, _context(file)))
 
-    def _put(
-        self,
-        path: Path,
-        reference: str,
-        state: HeldState,
-        key: Secret[bytes],
-        *,
-        changed_at: str = "",
-    ) -> None:
+    def _written(self, reference: str, state: HeldState, key: Secret[bytes], *, changed_at: str = "") -> bytes:
+        """A kept key's file, under the newest root key."""
         root = self._root.root
         file = _Kept(
             environment=self._environment,
@@ -379,7 +401,7 @@ class FileHolder:
         )
         nonce = os.urandom(NONCE_BYTES)
         sealed = root.ciphers[root.newest].encrypt(nonce, key.reveal(), _context(file))
-        _files.put(path, msgspec.json.encode(msgspec.structs.replace(file, nonce=nonce, sealed=sealed)))
+        return msgspec.json.encode(msgspec.structs.replace(file, nonce=nonce, sealed=sealed))
 
     def _path(self, reference: str) -> Path:
         if not _REFERENCE.fullmatch(reference) or reference == ROOT:

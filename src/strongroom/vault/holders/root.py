@@ -30,6 +30,7 @@ from strongroom.kernel.errors import Broken, Conflict, Failure, Invalid, Refused
 from strongroom.kernel.secret import Secret
 from strongroom.vault.holders import _files
 from strongroom.vault.holders.contract import KEY_BYTES, KeyUnavailable, Reason
+from strongroom.vault.holders.passphrase import CARD_VAULT, PLATFORM, passphrase_required
 
 NONCE_BYTES: Final = 12
 MIN_PASSPHRASE: Final = 12
@@ -228,14 +229,7 @@ class RootFile:
             return _derive(scrypt, passphrase, self._path)
         if self._protection is not None and self._protection[0] == scrypt:
             return self._protection[1]
-        raise Refused(
-            Failure(
-                "PASSPHRASE_IS_REQUIRED",
-                "{path} is protected by a passphrase. Give it in the variable STRONGROOM_KEYS_PASSPHRASE, or in a file "
-                "named by STRONGROOM_KEYS_PASSPHRASE_FILE.",
-                {"path": str(self._path)},
-            )
-        )
+        raise passphrase_required(self._path, CARD_VAULT if self._path.name == CARD_VAULT.file else PLATFORM)
 
     def _versions_of(self, body: bytes) -> Mapping[int, Secret[bytes]]:
         try:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from strongroom.kernel.errors import Broken
-from strongroom.vault.master import read_or_make_secret
+from strongroom.vault.secret_files import read_or_make_secret
 
 
 def test_a_secret_is_made_once_and_only_its_owner_reads_it(tmp_path: Path) -> None:
