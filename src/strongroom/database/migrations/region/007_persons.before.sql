@@ -4,7 +4,7 @@
 create sequence person_runs as bigint minvalue 0;
 -- The number of a customer's secret. Null: nothing of theirs is sealed with one.
 alter table customers add column person bigint;
-create unique index customers_person on customers (person) where person is not null;
+create unique index customers_person on customers (tenant_id, person) where person is not null;
 
 -- Secrets that are to be destroyed, written down with the change that forgets their customer; and those that are.
 create table ended_persons (
