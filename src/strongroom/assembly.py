@@ -402,9 +402,9 @@ def to_variables(config: Config) -> dict[str, str]:
         "CERTIFICATE": "" if config.certificate is None else str(config.certificate),
         "CERTIFICATE_KEY": "" if config.certificate_key is None else str(config.certificate_key),
         "NAMES": ",".join(config.names),
-        "TRUSTED_PROXIES": ",".join(config.trusted_proxies),
         "MAIL_SERVER": "" if config.mail_server is None else config.mail_server.reveal(),
         "MAIL_SENDER": config.mail_sender,
+        "TRUSTED_PROXIES": ",".join(config.trusted_proxies),
     }
     return {f"{ENVIRONMENT_VARIABLE}{name}": value for name, value in values.items()}
 
@@ -429,9 +429,9 @@ def from_variables(variables: Mapping[str, str]) -> Config:
         certificate=Path(read("CERTIFICATE")) if read("CERTIFICATE") else None,
         certificate_key=Path(read("CERTIFICATE_KEY")) if read("CERTIFICATE_KEY") else None,
         names=tuple(read("NAMES").split(",")),
-        trusted_proxies=tuple(filter(None, read("TRUSTED_PROXIES").split(","))),
         mail_server=Secret(read("MAIL_SERVER")) if read("MAIL_SERVER") else None,
         mail_sender=read("MAIL_SENDER"),
+        trusted_proxies=tuple(filter(None, read("TRUSTED_PROXIES").split(","))),
     )
 
 

@@ -15,7 +15,7 @@ from strongroom.kernel.clock import ManualClock
 from strongroom.notices import send_due
 from strongroom.people.sessions import PROVEN_FOR, SECOND_FACTOR_WITHIN
 from tests.fixtures.platform import Client, Platform
-from tests.people.browser import PASSWORD, Browser, new_person, unique_address
+from tests.people.browser import PASSWORD, Browser, new_link, new_person, unique_address
 
 SESSION = "__Host-session"
 OUT_OF_RANGE = ["SESSION_IDLE_OUT_OF_RANGE", "SESSION_LIFETIME_OUT_OF_RANGE"]
@@ -242,3 +242,20 @@ async def test_an_address_of_two_accounts_with_one_password_asks_for_the_link(pl
         await browser.submit("/portal/sign-in", address=address, password=PASSWORD)
         answer = await browser.submit("/portal/sign-in/code", code=person.codes[0])
         assert f"<h1>{name}</h1>" in answer.text
+
+
+async def test_the_accounts_ip_list_holds_for_people(platform: Platform, account: Client) -> None:
+    address = unique_address()
+    inside = await new_person(platform, account, address)
+    outside = Browser(platform=platform, source="203.0.113.20", cookies=dict(inside.cookies))
+    assert await outside.is_signed_in()
+    rules = [{"name": "office", "cidr": "192.0.2.0/24", "interfaces": ["portal"]}]
+    assert (await account.put("/v1/account/ip-whitelist", {"enabled": True, "rules": rules})).status_code == 204
+    assert await inside.is_signed_in()
+    assert (await outside.send("GET", "/portal/account")).status_code == 403
+    assert (await outside.sign_in(address, code=inside.codes[0])).status_code == 403
+    link = await new_link(platform, account, unique_address())
+    newcomer = Browser(platform=platform, source="203.0.113.20")
+    assert (await newcomer.accept(link)).status_code == 403
+    newcomer.source = "192.0.2.99"
+    assert (await newcomer.accept(link)).status_code == 200

@@ -49,9 +49,9 @@ _ACCOUNT: Final[Mapping[str, frozenset[Permission]]] = {
         {
             P.ACCOUNT_MANAGE,
             P.ACCOUNT_KEYS_MANAGE,
-            P.IP_LIST_MANAGE,
             P.USERS_READ,
             P.USERS_MANAGE,
+            P.IP_LIST_MANAGE,
             P.TENANTS_READ,
             P.TENANTS_WRITE,
             P.TENANTS_APPROVE,

@@ -80,9 +80,9 @@ def config_for(
         processes=processes,
         certificate=certificate,
         certificate_key=certificate_key,
-        trusted_proxies=tuple(trusted_proxies),
         mail_server=Secret(server) if (server := os.environ.get("STRONGROOM_MAIL_SERVER")) else None,
         mail_sender=os.environ.get("STRONGROOM_MAIL_SENDER") or MAIL_SENDER,
+        trusted_proxies=tuple(trusted_proxies),
     )
 
 

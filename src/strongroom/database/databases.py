@@ -27,7 +27,7 @@ from strongroom.database import packed
 from strongroom.database.ip_lists import ANYWHERE, IpList, IpLists
 from strongroom.database.migrating import Kind, migrate
 from strongroom.database.operation import Connection, KeysChanged, Operation, Session, Stage, revoked
-from strongroom.kernel.actors import Actor
+from strongroom.kernel.actors import Actor, ActorKind
 from strongroom.kernel.cipher import Cipher
 from strongroom.kernel.clock import Clock
 from strongroom.kernel.config import Environment
@@ -260,6 +260,8 @@ class Databases:
             if entry is None:
                 raise revoked()
             entry.ip_list.check(actor)
+        elif account is not None:
+            await self.check_address(actor, account)
         scope = tenant or account or UUID(int=0)
         is_limited = actor.tenant_id is not None and actor.source is not None
 
@@ -365,6 +367,13 @@ class Databases:
                 raise NotFound(Failure("ACCOUNT_NOT_FOUND", "There is no such account."))
             known = self._accounts[account] = row[0]
         return known
+
+    async def check_address(self, actor: Actor, account: AccountId) -> None:
+        """Raises errors.Forbidden (`ADDRESS_NOT_ALLOWED`) when a person may not be where they are."""
+        if actor.kind is ActorKind.PERSON and actor.source is not None:
+            row = await self._directory_row("select api, portal from account_networks where account_id = %s", account)
+            if row is not None:
+                IpList.of(*row).check(actor)
 
     async def find_key(self, key: ApiKeyId) -> DirectoryEntry | None:
         """Where a live API key lives, or None."""

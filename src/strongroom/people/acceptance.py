@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from uuid import UUID
 
 from strongroom.database import Operation
-from strongroom.kernel.actors import Actor, ActorKind, system
+from strongroom.kernel.actors import system
 from strongroom.kernel.errors import Failure, Invalid, Unauthenticated
 from strongroom.kernel.ids import PersonId
 from strongroom.kernel.secret import Secret
@@ -20,7 +21,7 @@ from strongroom.people.invitations import Link, look_up, take
 from strongroom.people.passwords import check_password, hash_password
 from strongroom.people.persons import MAX_NAME, Person, create_person
 from strongroom.people.sessions import Visitor
-from strongroom.people.sign_in import WITH_CODE, Entered, enter
+from strongroom.people.sign_in import WITH_CODE, Entered, enter, person_actor
 from strongroom.people.totp import find_step
 from strongroom.tenancy import find_account
 
@@ -80,14 +81,15 @@ async def accept_with_password(
 async def accept(door: FrontDoor, link: Link, name: str, keep: Keep, visitor: Visitor, *, method: str) -> Accepted:
     """Use an invitation up and make its person, with the credentials that `keep` writes.
 
-    Raises errors.Unauthenticated (`INVITATION_INVALID`).
+    Raises errors.Unauthenticated (`INVITATION_INVALID`) and errors.Forbidden (`ADDRESS_NOT_ALLOWED`).
     """
+    await door.databases.check_address(person_actor(link.account_id, PersonId(UUID(int=0)), visitor), link.account_id)
     async with door.databases.operation(system("front-door"), account=link.account_id) as op:
         invitation = await take(op, link)
         person = Person(
             person_id=invitation.person_id, name=name.strip(), address=invitation.address, created_at=op.now
         )
-        op.actor = Actor(kind=ActorKind.PERSON, name=str(person.person_id), account_id=op.account)
+        op.actor = person_actor(op.account, person.person_id)
         await create_person(op, person, invitation.invitation_id)
         await set_roles(op, person.person_id, invitation.tenant_id, invitation.roles)
         await keep(op, person.person_id)

@@ -8,6 +8,7 @@ asks the database, so a session that is ended is ended in every process at once.
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 import hashlib
 import os
@@ -26,7 +27,7 @@ from strongroom.identity.ip_lists import check_source
 from strongroom.kernel.actors import Actor, ActorKind, system
 from strongroom.kernel.errors import Failure, Invalid, NotFound, Unauthenticated
 from strongroom.kernel.ids import AccountId, PersonId, SessionId, new_uuid
-from strongroom.kernel.networks import NOWHERE, parse_address
+from strongroom.kernel.networks import NOWHERE, Address, parse_address
 from strongroom.kernel.secret import Secret
 from strongroom.people.grants import roles_of
 from strongroom.people.keys import decode, encode
@@ -57,6 +58,11 @@ class Visitor:
     source: str
     agent: str
 
+    @property
+    def address(self) -> Address:
+        """The IP address; where it isn't known, one that no IP list has."""
+        return parse_address(self.source) or NOWHERE
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionView:
@@ -72,7 +78,7 @@ class SessionView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SignedIn:
-    """A person's session, found by its secret. `roles` are those in the account itself."""
+    """A person's session, found by its secret. `roles` are those in the account itself, `source` where they are."""
 
     account_id: AccountId
     session_id: SessionId
@@ -82,6 +88,7 @@ class SignedIn:
     method: str
     proven_at: datetime
     is_due: bool
+    source: Address | None = None
 
     @property
     def actor(self) -> Actor:
@@ -91,6 +98,7 @@ class SignedIn:
             name=str(self.person.person_id),
             account_id=self.account_id,
             roles=frozenset(self.roles),
+            source=self.source,
         )
 
     def is_fresh(self, now: datetime) -> bool:
@@ -171,7 +179,8 @@ async def begin_session(
 
     Raises errors.Forbidden (`ADDRESS_NOT_ALLOWED`).
     """
-    await _check_place(op, person, visitor.source)
+    whoever = Actor(kind=ActorKind.PERSON, name=str(person), account_id=op.account, source=visitor.address)
+    await check_source(op, whoever)
     session_id = SessionId(new_uuid())
     token, hashed = _new_token(op.account)
     lasts = (await get_settings(op)).lifetime if stage is Stage.SIGNED_IN else SECOND_FACTOR_WITHIN
@@ -218,11 +227,13 @@ async def renew_session(op: Operation, session_id: SessionId, *, proven: bool) -
     return token
 
 
-async def find_session(databases: Databases, token: str, *, source: str, stage: Stage = Stage.SIGNED_IN) -> SignedIn:
-    """Whose session this is that is used from the address `source`, now; notes that it was used.
+async def find_session(
+    databases: Databases, token: str, visitor: Visitor, *, stage: Stage = Stage.SIGNED_IN
+) -> SignedIn:
+    """Whose session this is, now; notes that it was used.
 
     Raises errors.Unauthenticated (`SESSION_ENDED`) when it is nobody's, was ended, waited too long, or is at another
-    stage, and errors.Forbidden (`ADDRESS_NOT_ALLOWED`).
+    stage, and errors.Forbidden (`ADDRESS_NOT_ALLOWED`) when the account's IP list doesn't have the visitor's address.
     """
     raw = decode(token)
     if raw is None or len(raw) != 16 + _SECRET_BYTES:
@@ -233,15 +244,10 @@ async def find_session(databases: Databases, token: str, *, source: str, stage: 
     except NotFound:
         raise session_ended() from None
     async with databases.operation(system("front-door"), account=account) as op:
-        session = await _find(op, raw, stage)
-        await _check_place(op, session.person.person_id, source)
-        return session
-
-
-async def _check_place(op: Operation, person: PersonId, source: str) -> None:
-    """People come from where the account's IP list lets them, as whoever has one of its keys."""
-    address = parse_address(source) or NOWHERE
-    await check_source(op, Actor(kind=ActorKind.PERSON, name=str(person), account_id=op.account, source=address))
+        found = await _find(op, raw, stage)
+    found = dataclasses.replace(found, source=visitor.address)
+    await databases.check_address(found.actor, account)
+    return found
 
 
 async def _find(op: Operation, raw: bytes, stage: Stage) -> SignedIn:

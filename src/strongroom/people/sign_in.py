@@ -103,7 +103,7 @@ async def check_second_factor(door: FrontDoor, waiting: str, code: str, visitor:
 
     Raises errors.Unauthenticated (`SESSION_ENDED`, `CODE_REFUSED`) and errors.TooOften (`SIGN_IN_LOCKED`).
     """
-    pending = await find_session(door.databases, waiting, source=visitor.source, stage=Stage.SECOND_FACTOR)
+    pending = await find_session(door.databases, waiting, visitor, stage=Stage.SECOND_FACTOR)
     method = await _prove(door, pending, code, visitor, device)
     return await enter(door, pending.account_id, pending.person, visitor, method=method, device=device, ends=pending)
 
@@ -130,7 +130,7 @@ async def enter(
 ) -> Entered:
     """Begin the session of a person who has proven who they are, and know their device from now on."""
     known = read_device_cookie(door.keys, person.address, device)
-    async with door.databases.operation(person_actor(account, person.person_id), account=account) as op:
+    async with door.databases.operation(person_actor(account, person.person_id, visitor), account=account) as op:
         if ends is not None:
             await end_session(op, person.person_id, ends.session_id)
         _, session = await begin_session(op, person.person_id, visitor, stage=Stage.SIGNED_IN, method=method)
@@ -213,9 +213,10 @@ def _counters(door: FrontDoor, address: str, visitor: Visitor, device: str) -> S
     return counters_for(door.keys, address, visitor.source, known)
 
 
-def person_actor(account: AccountId, person: PersonId) -> Actor:
+def person_actor(account: AccountId, person: PersonId, visitor: Visitor | None = None) -> Actor:
     """A person who is about to prove who they are: named in the record, and allowed nothing yet."""
-    return Actor(kind=ActorKind.PERSON, name=str(person), account_id=account)
+    source = None if visitor is None else visitor.address
+    return Actor(kind=ActorKind.PERSON, name=str(person), account_id=account, source=source)
 
 
 def _refused() -> Unauthenticated:

@@ -227,9 +227,7 @@ class Portals:
             visit.token = cookies.get(SESSION_COOKIE if stage is Stage.SIGNED_IN else WAITING_COOKIE, "")
             if not visit.token:
                 raise session_ended()
-            visit.session = await find_session(
-                visit.door.databases, visit.token, source=visit.visitor.source, stage=stage
-            )
+            visit.session = await find_session(visit.door.databases, visit.token, visit.visitor, stage=stage)
         if changes:
             _check_form(visit, headers)
         if visit.session is not None:

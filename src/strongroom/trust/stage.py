@@ -232,8 +232,8 @@ async def _empty(connection: AdminConnection, table: str) -> None:
         "api_keys": sql.SQL("account_id = any(%(owners)s)"),
         "idempotency_keys": sql.SQL("scope_id = any(%(owners)s)"),
         "key_work": sql.SQL("scope_id = any(%(owners)s)"),
-        "ip_lists": sql.SQL("scope_id = any(%(owners)s)"),
         **dict.fromkeys(_OF_PEOPLE, sql.SQL("account_id = any(%(owners)s)")),
+        "ip_lists": sql.SQL("scope_id = any(%(owners)s)"),
     }.get(table, sql.SQL("tenant_id = any(%(owners)s)"))
     statement = sql.SQL("delete from {} where {}").format(sql.Identifier(table), condition)
     await connection.execute(statement, {"owners": [*ACCOUNTS, *TENANTS]})

@@ -31,6 +31,7 @@ from strongroom.rails.marketplace import SEPA_CREDIT_TRANSFER
 from strongroom.trust import bank
 from strongroom.trust.client import Caller, codes
 from strongroom.trust.columns import find_columns
+from strongroom.trust.furnishing import furnish_person
 from strongroom.trust.routes import path_of
 from strongroom.trust.stage import PROVER, Seat, Stage, stage
 from strongroom.trust.verdicts import Figure, Findings
@@ -61,7 +62,7 @@ _NOT_FURNISHED: Final = frozenset({"GET /v1/schemes/collect/{schemeId}/published
 """What even the owner has not got: production has no app yet that collects, so no collect scheme can be published."""
 _NEVER_SHARED: Final = (
     "jobId", "schemeId", "draftId", "id", "financialInstrumentId", "transactionId", "tenantId", "publicKey",
-    "statementId", "rotationId",
+    "statementId", "rotationId", "userId", "sessionId",
 )  # fmt: skip
 """Path parameters that are ids: somebody else's is never anything of one's own."""
 _QUERIES: Final = {"GET /v1/customer-vault": "?customerRef={customerRef}"}
@@ -190,6 +191,7 @@ async def _furnish(bench: Workbench, scene: Stage) -> _Belongings:
     account_rotation = await _rotate_keys(bench, await scene.account_caller(seat), Scope(account=seat.account_id))
     async with bench.databases.operation(PROVER, tenant=seat.tenant_id) as op:
         await raise_alert(op, "prove", "check", word, detail="", again_after=timedelta(0))
+    person, session = await furnish_person(bench, seat)
     return _Belongings(
         ids={
             "orderRef": order,
@@ -212,10 +214,13 @@ async def _furnish(bench: Workbench, scene: Stage) -> _Belongings:
             "version": "1",
             "rotationId": rotation,
             "accountRotationId": account_rotation,
+            "userId": str(person),
+            "sessionId": str(session),
         },
         words=[
             word, scheme_id, draft_id, instrument["id"], str(transaction), job["jobId"], rotation, account_rotation,
             str(seat.tenant_id), str(seat.account_id), str(seat.key.public_key), str(seat.account_key.public_key),
+            str(person), str(session),
         ],
     )  # fmt: skip
 
