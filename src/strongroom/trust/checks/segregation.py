@@ -191,6 +191,7 @@ async def _furnish(bench: Workbench, scene: Stage) -> _Belongings:
     account_rotation = await _rotate_keys(bench, await scene.account_caller(seat), Scope(account=seat.account_id))
     async with bench.databases.operation(PROVER, tenant=seat.tenant_id) as op:
         await raise_alert(op, "prove", "check", word, detail="", again_after=timedelta(0))
+    await caller.done("PUT", "/v1/tenant/ip-whitelist", {"enabled": False, "rules": []})
     person, session = await furnish_person(bench, seat)
     return _Belongings(
         ids={

@@ -50,9 +50,9 @@ begin
                    where account_id = new.account_id and invitation_id = new.invitation_id and state = 'ACCEPTED') then
         raise exception 'a person needs an accepted invitation' using errcode = 'foreign_key_violation';
     end if;
-    return new;
+    return null;
 end $$;
-create trigger invited before insert on persons for each row execute function check_person_is_invited();
+create trigger invited after insert on persons for each row execute function check_person_is_invited();
 
 -- Who holds which role where, from when to when; a grant that ends stays in the record.
 create table grants (
