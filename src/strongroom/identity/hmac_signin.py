@@ -134,9 +134,7 @@ async def _exchange(
         return row[1], row[2]
 
     roles, end = await in_operation(begin, check)
-    return tokens.issue(
-        signed.public_key, account=entry.account_id, tenant=entry.tenant_id, roles=roles, until=end
-    )
+    return tokens.issue(signed.public_key, account=entry.account_id, tenant=entry.tenant_id, roles=roles, until=end)
 
 
 def _parse(authorization: str, body: bytes) -> _Signed:
