@@ -56,3 +56,6 @@ async def fill(client: Client) -> None:
     line = b'{"orderRef": "o-2"}'
     sent = await client.post(f"{ORDERS}/bulk", content=line, headers={"content-type": "application/x-ndjson"})
     assert sent.status_code == 202, sent.text
+    rule = {"name": "Office Graz", "cidr": "198.51.100.0/24"}
+    listed = await client.put("/v1/tenant/ip-whitelist", {"enabled": False, "rules": [rule]})
+    assert listed.status_code == 204, listed.text
