@@ -76,7 +76,7 @@ async def destroy_ended(databases: Databases, scope: Scope, *, again: bool = Fal
     while True:
         async with operation() as op:
             rows = await op.rows(
-                f"select person from ended_persons where tenant_id = %s and person > %s and {condition} "  # noqa: S608  ours
+                f"select person from ended_persons where tenant_id = %s and person > %s and {condition} "  # noqa: S608  one of the two above
                 "order by person limit %s",
                 op.tenant,
                 persons[-1],
