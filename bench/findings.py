@@ -107,7 +107,7 @@ def take(plan: Plan, folder: Path, *, say: Callable[[str], None]) -> Findings:
         memory = [resident_mib(process) for process in new.parts()["api"]]
         with_one, with_both, rewrapped, reencrypted = asyncio.run(measure_keys(folder / "new", plan.seconds))
         say(f"keys: {rewrapped:,.0f} data keys rewrapped and {reencrypted:,.0f} fields sealed anew a second")
-    bare, one_layer, both_layers = measure_fields(plan.seconds)
+    bare, one_layer, both_layers, personal = measure_fields(plan.seconds)
     say(f"fields: {bare.sealed:,.0f}/s sealed by the bare cipher, {one_layer.sealed:,.0f}/s in one layer")
 
     with start_strongroom(folder / "few") as few, start_strongroom(folder / "many") as many:
@@ -140,6 +140,7 @@ def take(plan: Plan, folder: Path, *, say: Callable[[str], None]) -> Findings:
             bare=bare,
             one_layer=one_layer,
             both_layers=both_layers,
+            personal=personal,
             with_one=with_one,
             with_both=with_both,
             rewrapped=rewrapped,

@@ -25,7 +25,7 @@ from strongroom.kernel.ids import AccountId, TenantId, new_uuid
 from strongroom.payments.customer_search import SearchBy, search_customers
 from strongroom.payments.customers import CustomerContent, Details, customer_id_of
 from strongroom.tenancy import create_tenant, get_account, plan_tenant, register_tenant
-from strongroom.vault import ensure_keys
+from strongroom.vault import ensure_keys, new_persons
 
 BATCH = 10_000
 TAKEN = 500
@@ -107,17 +107,24 @@ async def _write(op: Operation, numbers: range) -> None:
     ids = [customer_id_of(op, _ref(number)) for number in numbers]
     shown = [encode(CustomerContent(_ref(number), email_mask="c***@example.com")) for number in numbers]
     details = [encode(Details(email=_email(number))) for number in numbers]
-    seal = op.cipher.seal
+    seal, persons = op.cipher.seal, await new_persons(op, len(ids))
     await op.run(
-        "insert into customers (tenant_id, customer_id, status, sealed, sensitive, email_index, created_at, "
-        "updated_at) select %s, id, 'ACTIVE', s, d, e, %s, %s from unnest(%s, %s, %s, %s) as t(id, s, d, e)",
+        "insert into customers (tenant_id, customer_id, status, sealed, sensitive, email_index, person, created_at, "
+        "updated_at) select %s, id, 'ACTIVE', s, d, e, p, %s, %s "
+        "from unnest(%s, %s, %s, %s, %s::bigint[]) as t(id, s, d, e, p)",
         op.tenant,
         op.now,
         op.now,
         pack_uuids(ids),
         pack_bytes([seal("customers", "sealed", row, each) for row, each in zip(ids, shown, strict=True)]),
-        pack_bytes([seal("customers", "sensitive", row, each) for row, each in zip(ids, details, strict=True)]),
+        pack_bytes(
+            [
+                op.cipher.for_person(person).seal("customers", "sensitive", row, each)
+                for person, row, each in zip(persons, ids, details, strict=True)
+            ]
+        ),
         pack_bytes([op.cipher.blind("customers", "email_index", _email(number)) for number in numbers]),
+        persons,
     )
 
 

@@ -133,6 +133,8 @@ def _sealing(found: Sealing, plan: Plan) -> list[Row]:
         ),
         plain("fields sealed anew", found.reencrypted),
         plain(f"{SCOPES:,} scopes loaded, memory", found.scopes_mib, "MiB"),
+        plain("seal 300 bytes for one person, with their secret from its file", found.personal.sealed),
+        plain("open 300 bytes for one person, with their secret from its file", found.personal.opened),
     ]
 
 

@@ -16,6 +16,7 @@ from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from statistics import mean
+from tempfile import TemporaryDirectory
 from unittest.mock import patch
 
 import psutil
@@ -24,7 +25,8 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from strongroom.assembly import App, Installation
 from strongroom.database.catalogue import Purpose
 from strongroom.kernel.actors import operator
-from strongroom.kernel.config import Config
+from strongroom.kernel.clock import SystemClock
+from strongroom.kernel.config import Config, Environment
 from strongroom.kernel.ids import AccountId, TenantId, new_uuid, new_uuid_bytes
 from strongroom.kernel.secret import Secret
 from strongroom.payments.contents import NewInstruction, NewOrder
@@ -32,6 +34,8 @@ from strongroom.payments.instruments import add_many, check_bank_account
 from strongroom.payments.orders import create_orders
 from strongroom.tenancy import create_tenant, find_account, plan_tenant, register_tenant
 from strongroom.vault import Layer, LayerCipher, Scope, ScopeCipher, ensure_keys, renew_scope_keys
+from strongroom.vault.holders import FileHolder
+from strongroom.vault.holders.persons import PersonSecrets
 from strongroom.vault.leases import Lease
 
 FIELD_BYTES = 300
@@ -41,7 +45,9 @@ RENEWED = 200
 ROUNDS = 3
 _TURNS = 12
 """Short ones, so that a change in the machine's mood meets both tenants."""
-_BATCH = 2_000
+_BATCH = 500
+_PLACES = (("orders", "sealed"), ("payment_files", "sealed"), ("financial_instruments", "sensitive"))
+"""Columns of one layer, of both, and of both for one person."""
 _WRITERS = 16
 _OPERATOR = operator("bench")
 _REPOSITORY = Path(__file__).resolve().parent.parent
@@ -62,6 +68,8 @@ class Sealing:
     bare: Speed
     one_layer: Speed
     both_layers: Speed
+    personal: Speed
+    """Both layers of what is one person's alone, whose secret is read from its file each time."""
     with_one: float
     with_both: float
     rewrapped: float
@@ -83,36 +91,46 @@ class _Open:
         return self._layer
 
 
-def measure_fields(seconds: float) -> tuple[Speed, Speed, Speed]:
-    """The bare cipher, one layer and both, each for so long, turn and turn about."""
+def measure_fields(seconds: float) -> tuple[Speed, Speed, Speed, Speed]:
+    """The bare cipher, one layer, both, and both for one person, each for so long, turn and turn about."""
+    with TemporaryDirectory() as folder:
+        secrets = FileHolder(Path(folder) / "keys", Environment.SANDBOX, SystemClock()).persons("bench")
+        return _measure_fields(seconds, secrets)
+
+
+def _measure_fields(seconds: float, secrets: PersonSecrets) -> tuple[Speed, Speed, Speed, Speed]:
     scope, row, content = new_uuid(), new_uuid_bytes(), os.urandom(FIELD_BYTES)
     platform, customer = (LayerCipher(scope, layer, {1: Secret(os.urandom(32))}) for layer in Layer)
-    cipher = ScopeCipher(scope, platform, Secret(os.urandom(32)), _Open(customer)).for_purpose(Purpose.NOTES)
+    whole = ScopeCipher(scope, platform, Secret(os.urandom(32)), _Open(customer), persons=secrets)
+    [person, *_] = secrets.take([0])
+    cipher = whole.for_person(person).for_purpose(Purpose.EXECUTION)
     bare, bound = AESGCM(os.urandom(32)), os.urandom(80)
 
     def seal_bare(number: int) -> bytes:
         return bare.encrypt(number.to_bytes(12, "big"), content, bound)
 
-    def seal(column: str) -> Callable[[int], bytes]:
-        return lambda _: cipher.seal("customers", column, row, content)
+    def seal(place: tuple[str, str]) -> Callable[[int], bytes]:
+        return lambda _: cipher.seal(*place, row, content)
 
     sealed = seal_bare(0)
-    envelopes_of = {column: cipher.seal("customers", column, row, content) for column in ("sealed", "sensitive")}
+    envelopes_of = {place: cipher.seal(*place, row, content) for place in _PLACES}
 
-    def open_(column: str) -> Callable[[int], bytes]:
-        return lambda _: cipher.open("customers", column, row, envelopes_of[column])
+    def open_(place: tuple[str, str]) -> Callable[[int], bytes]:
+        return lambda _: cipher.open(*place, row, envelopes_of[place])
 
     ways = [
         (seal_bare, lambda _: bare.decrypt(bytes(12), sealed, bound)),
-        *((seal(column), open_(column)) for column in ("sealed", "sensitive")),
+        *((seal(place), open_(place)) for place in _PLACES),
     ]
     rates: list[list[list[float]]] = [[[], []] for _ in ways]
     for _ in range(ROUNDS):
         for found, way in zip(rates, ways, strict=True):
             for reached, act in zip(found, way, strict=True):
                 reached.append(_rate(act, seconds / ROUNDS / 2))
-    bare_speed, one, both = (Speed(sealed=mean(sealings), opened=mean(openings)) for sealings, openings in rates)
-    return bare_speed, one, both
+    bare_speed, one, both, personal = (
+        Speed(sealed=mean(sealings), opened=mean(openings)) for sealings, openings in rates
+    )
+    return bare_speed, one, both, personal
 
 
 def _rate(act: Callable[[int], object], seconds: float) -> float:
@@ -252,7 +270,7 @@ async def _load_scopes(count: int) -> float:
         for table in ("orders", "instructions", "customers"):
             cipher.seal(table, "sealed", bytes(16), b"")
             cipher.index(table, "id", "")
-        cipher.seal("customers", "sensitive", bytes(16), b"")
+        cipher.seal("payment_files", "sealed", bytes(16), b"")
         loaded.append((cipher, lease))
     took = process.memory_info().rss - before
     for _, lease in loaded:

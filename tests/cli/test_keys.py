@@ -354,8 +354,9 @@ def test_the_root_key_is_rotated_and_its_old_version_ended(data_dir: Path) -> No
         assert back_up.search(planned.stdout)
         assert planned.stdout.endswith("Nothing was done. Give --yes to do it.\n")
     assert (data_dir / "keys" / "master.key").read_bytes() == first
+    # The customer's key, and the one that persons' secrets are under.
     rotated = root("rotate", "--yes", "--json")
-    assert json.loads(rotated.stdout) | {"folder": ""} == {"newest": 2, "kept": 1, "inDatabase": 2, "folder": ""}
+    assert json.loads(rotated.stdout) | {"folder": ""} == {"newest": 2, "kept": 2, "inDatabase": 2, "folder": ""}
     shown = json.loads(root("show", "--json").stdout)
     assert (shown["newest"], shown["inDatabase"], shown["protected"]) == (2, {"1": 0, "2": 2}, False)
     ended = root("end", "1", "--yes")
@@ -391,7 +392,7 @@ async def test_a_rotation_of_the_root_key_that_broke_off_is_finished(data_dir: P
     in_use = run_command("keys", "root", "end", "1", "--yes", "--data-dir", str(data_dir))
     assert (in_use.returncode, in_use.stderr.split(":")[0]) == (1, "ROOT_VERSION_IN_USE")
     done = run_command("keys", "root", "rotate", "--yes", "--json", "--data-dir", str(data_dir))
-    assert json.loads(done.stdout) | {"folder": ""} == {"newest": 2, "kept": 1, "inDatabase": 2, "folder": ""}
+    assert json.loads(done.stdout) | {"folder": ""} == {"newest": 2, "kept": 2, "inDatabase": 2, "folder": ""}
 
 
 def test_the_passphrase_of_the_root_key_is_changed_and_taken_away(data_dir: Path, tmp_path: Path) -> None:

@@ -158,7 +158,7 @@ async def test_an_enquiry_about_another_amount_leaves_the_outcome_open(
         await payer.dispatcher(rail).round(payer.tenant)
         assert rail.enquired
         assert await payer.status(pending) == "PROCESSING"
-        rail.provider.enquire = enquire  # type: ignore[method-assign]
+        rail.provider.enquire = enquire  # type: ignore[method-assign]  # honest again
         clock.advance(timedelta(hours=1))
         await payer.dispatcher(rail).round(payer.tenant)
     assert await payer.status(pending) == "COMPLETED"

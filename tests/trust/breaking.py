@@ -150,7 +150,7 @@ class SharedKeyring(Keyring):
 def _is_a_tenants(cipher: Cipher) -> bool:
     """Whether it has a customer's layer, which accounts haven't."""
     try:
-        cipher.seal("customers", "sensitive", bytes(16), b"")
+        cipher.seal("payment_files", "sealed", bytes(16), b"")
     except Broken:
         return False
     return True

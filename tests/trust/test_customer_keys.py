@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from strongroom.trust.checks.customer_keys import SECOND, check_customer_keys
 from strongroom.trust.stage import PROVER, TENANTS, stage
 from strongroom.vault import KeyState, Layer, Scope, get_scope_key
 from strongroom.vault.holders.file import FileHolder
+from strongroom.vault.holders.persons import PersonSecrets
 from tests.trust.breaking import StubbornKeyring
 
 
@@ -27,7 +29,8 @@ async def test_kept_as_promised_is_green(bench: Workbench) -> None:
     assert re.fullmatch(
         r"57 fields, of which the platform's keys alone open 0; key disabled: read nowhere after \d\.\d s, "
         r"in its holder alone after [0-4]\.\d s \(at most 5\), enabled back after \d\.\d s, another tenant read on; "
-        r"\d+ envelopes sealed anew under \d+ requests, 0 failed; key destroyed: a restored backup opens 0 of 19",
+        r"\d+ envelopes sealed anew under \d+ requests, 0 failed; key destroyed: a restored backup opens 0 of 19; "
+        r"customer forgotten: it opens 0 of 2",
         figure.text,
     )
 
@@ -77,6 +80,15 @@ async def test_a_key_that_is_destroyed_in_name_only_is_red(bench: Workbench, mon
     assert any("left in the folder of the keys" in breach for breach in figure.breaches)
     assert "fields of a restored backup, their key destroyed, end in nothing: they open" in figure.breaches
     assert "data keys of a restored backup open although their key is destroyed" in figure.breaches
+
+
+async def test_a_person_s_secret_that_is_left_is_red(bench: Workbench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def pretend(self: PersonSecrets, persons: Sequence[int]) -> None:
+        assert all(self.find(person) for person in persons)
+
+    monkeypatch.setattr(PersonSecrets, "destroy", pretend)
+    figure = await check_customer_keys(bench)
+    assert figure.breaches == ("fields of a restored backup, of somebody forgotten since, end in nothing: they open",)
 
 
 async def test_without_a_database_of_ours_no_backup_is_restored_and_the_figure_says_so(bench: Workbench) -> None:

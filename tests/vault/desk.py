@@ -17,6 +17,7 @@ from strongroom.payments.instruments import add_many, open_account
 from strongroom.vault import KeyDesk, Keys, Scope, Work, list_keys
 from strongroom.vault.holders.contract import Holder
 from strongroom.vault.holders.file import FileHolder
+from strongroom.vault.holders.persons import PersonSecrets
 from tests.fixtures.platform import Client, Platform
 from tests.payments.world import World, bank_account
 from tests.vault.holding import Elsewhere
@@ -104,6 +105,9 @@ class Book:
 
     def names(self, account: AccountId) -> list[str]:
         return [self.own.name, *([self._elsewhere.name] if account in self._accounts else [])]
+
+    def persons(self, region: str) -> PersonSecrets:
+        return self.own.persons(region)
 
     async def close(self) -> None:
         """The holder elsewhere outlives its users."""

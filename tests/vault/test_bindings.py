@@ -6,11 +6,16 @@ from pathlib import Path
 
 from strongroom.assembly import App
 from strongroom.database.catalogue import OPENED_FOR, SEALED_TABLES
+from strongroom.kernel.actors import operator
+from strongroom.notices import queue_letter
 from strongroom.vault._walking import TABLES, count_envelopes, read_batch
 from strongroom.vault.work import Scope, _operation
 from tests.api.paying import IBAN, ORDERS, instruction, order
 from tests.fixtures.platform import Client, Platform
+from tests.people.browser import new_person, unique_address
 from tests.reconciliation.bank import BankWorld, execution, statement
+
+LETTER = {"company": "Alpine Mutual", "address": "ada@example.com", "link": "", "until": ""}
 
 
 async def test_what_the_application_wrote_opens_by_the_catalogue(platform: Platform, app: App, tmp_path: Path) -> None:
@@ -18,6 +23,9 @@ async def test_what_the_application_wrote_opens_by_the_catalogue(platform: Platf
     client = await account.new_tenant()
     bank = await BankWorld.open(app, client, tmp_path)
     await fill(client)
+    await new_person(platform, account, unique_address())
+    async with app.databases.operation(operator(), account=bank.account) as op:
+        await queue_letter(op, "invitation", "ada@example.com", LETTER)
     [paid] = await bank.pay(("Erika Mustermann", 12_345))
     await bank.take_in(statement(execution(paid), execution(paid)))
     tenant = Scope(account=bank.account, tenant=bank.tenant)
@@ -56,3 +64,6 @@ async def fill(client: Client) -> None:
     line = b'{"orderRef": "o-2"}'
     sent = await client.post(f"{ORDERS}/bulk", content=line, headers={"content-type": "application/x-ndjson"})
     assert sent.status_code == 202, sent.text
+    rule = {"name": "Office Graz", "cidr": "198.51.100.0/24"}
+    listed = await client.put("/v1/tenant/ip-whitelist", {"enabled": False, "rules": [rule]})
+    assert listed.status_code == 204, listed.text

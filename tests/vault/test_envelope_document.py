@@ -16,7 +16,7 @@ from strongroom.kernel.secret import Secret
 from strongroom.vault import Layer, LayerCipher, ScopeCipher
 from strongroom.vault.envelopes import version_of
 from tests.guards.tree import ROOT
-from tests.vault.test_envelopes import Held
+from tests.vault.test_envelopes import PERSON, Held, Known
 
 FOLDER = ROOT / "docs" / "internals"
 READER = FOLDER / "read_envelope.py"
@@ -41,7 +41,9 @@ def cipher_of(vector: dict[str, Any]) -> ScopeCipher:
     keys = {name: Secret(bytes.fromhex(key)) for name, key in vector["keys"].items()}
     inner = LayerCipher(scope, Layer.CUSTOMER, {2: keys["customer"]}) if "customer" in keys else None
     platform = LayerCipher(scope, Layer.PLATFORM, {version_of(envelope): keys["platform"]})
-    return ScopeCipher(scope, platform, Secret(b"i" * 32), inner and Held(inner)).for_purpose("legal-obligation")
+    persons = Known({PERSON: Secret(bytes.fromhex(vector["person"]))} if "person" in vector else {})
+    whole = ScopeCipher(scope, platform, Secret(b"i" * 32), inner and Held(inner), persons=persons)
+    return whole.for_purpose("legal-obligation")
 
 
 @by_vector
@@ -71,7 +73,9 @@ def test_the_reader_opens_what_strongroom_seals(column: str) -> None:
     keys = {"platform": os.urandom(32), "customer": os.urandom(32)}
     inner = Held(LayerCipher(scope, Layer.CUSTOMER, {1: Secret(keys["customer"])}))
     platform = LayerCipher(scope, Layer.PLATFORM, {4: Secret(keys["platform"])})
-    envelope = ScopeCipher(scope, platform, Secret(b"i" * 32), inner).seal("customers", column, row, b"Ada Example")
+    person = os.urandom(32)
+    whole = ScopeCipher(scope, platform, Secret(b"i" * 32), inner, persons=Known({PERSON: Secret(person)}))
+    envelope = whole.for_person(PERSON).seal("customers", column, row, b"Ada Example")
     used = keys if column == "sensitive" else {"platform": keys["platform"]}
     asked = {
         "scope": scope.hex,
@@ -80,9 +84,13 @@ def test_the_reader_opens_what_strongroom_seals(column: str) -> None:
         "row": row.hex(),
         "envelope": envelope.hex(),
         "keys": {name: key.hex() for name, key in used.items()},
+        "person": person.hex(),
     }
     assert read(**asked).stdout == b"Ada Example"
-    for wrong in ({"column": "other"}, {"row": bytes(32).hex()}, {"keys": {"platform": bytes(32).hex()}}):
+    others = [{"column": "other"}, {"row": bytes(32).hex()}, {"keys": {"platform": bytes(32).hex()}}]
+    if column == "sensitive":
+        others.append({"person": bytes(32).hex()})
+    for wrong in others:
         refused = read(**{**asked, **wrong})
         assert refused.returncode == 1
         assert refused.stdout == b""

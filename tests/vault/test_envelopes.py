@@ -25,8 +25,12 @@ SCOPE = UUID(int=7)
 INDEX = b"i" * 32
 ROW = b"r" * 16
 OVERHEAD = 22 + 12 + 16
-PLACES = [("orders", "sealed"), ("customers", "sensitive")]
-"""A column of one layer, and one of both."""
+PERSON = 7
+PURPOSE = "execution"
+PLACES = {("orders", "sealed"): OVERHEAD, ("payment_files", "sealed"): 2 * OVERHEAD}
+"""A column of one layer, and one of both, and by how much their envelopes are longer than the content."""
+ALL_PLACES = PLACES | {("financial_instruments", "sensitive"): 2 * OVERHEAD + 8}
+"""And one that is one person's alone."""
 
 
 class Held:
@@ -40,17 +44,32 @@ class Held:
         return self._cipher
 
 
+class Known(dict[int, Secret[bytes]]):
+    """Persons' secrets that are there."""
+
+    def find(self, person: int) -> Secret[bytes] | None:
+        return self.get(person)
+
+
+SECRETS = Known({PERSON: Secret(b"p" * 32), 8: Secret(b"q" * 32)})
+
+
 def layer(which: Layer, *versions: int, scope: UUID = SCOPE) -> LayerCipher:
     start = 0 if which is Layer.PLATFORM else 100
     return LayerCipher(scope, which, {version: Secret(bytes([start + version]) * 32) for version in versions})
 
 
 def cipher(
-    scope: UUID = SCOPE, versions: tuple[int, ...] = (1,), customer: tuple[int, ...] = (1,), index: bytes = INDEX
+    scope: UUID = SCOPE,
+    versions: tuple[int, ...] = (1,),
+    customer: tuple[int, ...] = (1,),
+    index: bytes = INDEX,
+    *,
+    secrets: Known = SECRETS,
 ) -> ScopeCipher:
     inner = Held(layer(Layer.CUSTOMER, *customer, scope=scope))
-    whole = ScopeCipher(scope, layer(Layer.PLATFORM, *versions, scope=scope), Secret(index), inner)
-    return whole.for_purpose("legal-obligation")
+    whole = ScopeCipher(scope, layer(Layer.PLATFORM, *versions, scope=scope), Secret(index), inner, persons=secrets)
+    return whole.for_person(PERSON).for_purpose(PURPOSE)
 
 
 def first_format(version: int, table: str, column: str, plaintext: bytes) -> bytes:
@@ -69,17 +88,16 @@ def certain(error: BaseException) -> StrongroomError:
     return error
 
 
-@pytest.mark.parametrize(("table", "column"), PLACES)
+@pytest.mark.parametrize(("table", "column"), ALL_PLACES)
 @given(plaintext=st.binary(max_size=2000), row=st.binary(min_size=16, max_size=32))
 def test_what_is_sealed_opens_in_its_place(table: str, column: str, plaintext: bytes, row: bytes) -> None:
     envelope = cipher().seal(table, column, row, plaintext)
     assert cipher().open(table, column, row, envelope) == plaintext
-    layers = 1 if column == "sealed" else 2
-    assert len(envelope) == layers * OVERHEAD + len(plaintext)
+    assert len(envelope) == ALL_PLACES[table, column] + len(plaintext)
     assert not plaintext or len(plaintext) < 4 or plaintext not in envelope
 
 
-@pytest.mark.parametrize(("table", "column"), PLACES)
+@pytest.mark.parametrize(("table", "column"), ALL_PLACES)
 def test_an_envelope_opens_nowhere_else(table: str, column: str) -> None:
     envelope = cipher().seal(table, column, ROW, b"x")
     elsewhere = [
@@ -96,7 +114,7 @@ def test_an_envelope_opens_nowhere_else(table: str, column: str) -> None:
         assert refused.value.code == "ENVELOPE_BROKEN"
 
 
-@pytest.mark.parametrize(("table", "column"), PLACES)
+@pytest.mark.parametrize(("table", "column"), ALL_PLACES)
 @given(position=st.integers(0, 200), change=st.integers(1, 255), length=st.integers(0, 200))
 def test_an_altered_or_cut_envelope_is_refused(
     table: str, column: str, position: int, change: int, length: int
@@ -127,7 +145,7 @@ def test_another_version_of_the_same_key_slot_is_refused() -> None:
 def test_a_layer_does_not_open_the_other_one_s_envelopes() -> None:
     key = {1: Secret(b"k" * 32)}
     outer, inner = LayerCipher(SCOPE, Layer.PLATFORM, key), LayerCipher(SCOPE, Layer.CUSTOMER, key)
-    place = context_of(SCOPE, Layer.PLATFORM, "customers", "sensitive")
+    place = context_of(SCOPE, Layer.PLATFORM, "financial_instruments", "sensitive")
     assert inner.open(place, ROW, outer.seal(place, ROW, b"x")) is None
     assert outer.open(place, ROW, outer.seal(place, ROW, b"x")) == b"x"
 
@@ -151,7 +169,14 @@ def test_old_versions_are_opened_and_the_newest_seals() -> None:
     assert both.open("orders", "sealed", ROW, old) == b"x"
 
 
-@pytest.mark.parametrize(("place", "versions", "customer"), [(PLACES[0], (1, 2), (1,)), (PLACES[1], (1,), (1, 2))])
+@pytest.mark.parametrize(
+    ("place", "versions", "customer"),
+    [
+        (("orders", "sealed"), (1, 2), (1,)),
+        (("payment_files", "sealed"), (1,), (1, 2)),
+        (("financial_instruments", "sensitive"), (1,), (1, 2)),
+    ],
+)
 def test_a_younger_key_is_told_from_an_altered_envelope(
     place: tuple[str, str], versions: tuple[int, ...], customer: tuple[int, ...]
 ) -> None:
@@ -165,7 +190,7 @@ def test_a_younger_key_is_told_from_an_altered_envelope(
     with pytest.raises(Broken):
         old.open(*place, ROW, younger)
     with pytest.raises(Broken):
-        old.for_purpose(Purpose.NOTES).open(*place, ROW, younger)
+        old.for_purpose(Purpose.EXECUTION).open(*place, ROW, younger)
     with pytest.raises(KeysChanged):
         cipher().open(*place, ROW, younger)
 
@@ -184,11 +209,11 @@ def test_envelopes_from_before_the_layers_open_and_are_resealed(table: str, colu
 
 def test_resealing_touches_only_what_is_behind() -> None:
     plain = cipher().seal("orders", "sealed", ROW, b"x")
-    both = cipher().seal("customers", "sensitive", ROW, b"y")
+    both = cipher().seal("financial_instruments", "sensitive", ROW, b"y")
     assert cipher().reseal("orders", "sealed", ROW, plain) is None
-    assert cipher().reseal("customers", "sensitive", ROW, both) is None
+    assert cipher().reseal("financial_instruments", "sensitive", ROW, both) is None
     newer = cipher(versions=(1, 2))
-    for place, envelope, content in (("orders", plain, b"x"), ("customers", both, b"y")):
+    for place, envelope, content in (("orders", plain, b"x"), ("financial_instruments", both, b"y")):
         column = "sealed" if place == "orders" else "sensitive"
         fresh = newer.reseal(place, column, ROW, envelope)
         assert fresh is not None
@@ -197,30 +222,109 @@ def test_resealing_touches_only_what_is_behind() -> None:
         assert cipher(versions=(2,)).open(place, column, ROW, fresh) == content
     inner = cipher(customer=(1, 2))
     assert inner.reseal("orders", "sealed", ROW, plain) is None
-    fresh = inner.reseal("customers", "sensitive", ROW, both)
+    fresh = inner.reseal("financial_instruments", "sensitive", ROW, both)
     assert fresh is not None
-    assert cipher(customer=(2,)).open("customers", "sensitive", ROW, fresh) == b"y"
+    assert cipher(customer=(2,)).open("financial_instruments", "sensitive", ROW, fresh) == b"y"
     with pytest.raises(KeysChanged):
-        cipher(customer=(1,)).open("customers", "sensitive", ROW, fresh)
+        cipher(customer=(1,)).open("financial_instruments", "sensitive", ROW, fresh)
 
 
 def test_without_the_customer_s_key_the_platform_opens_only_what_is_its_own() -> None:
-    envelope = cipher().seal("customers", "sensitive", ROW, b"secret")
+    envelope = cipher().seal("financial_instruments", "sensitive", ROW, b"secret")
     shut = ScopeCipher(SCOPE, layer(Layer.PLATFORM, 1, 2), Secret(INDEX), Shut(1, "hsm", Reason.DISABLED)).for_purpose(
-        "legal-obligation"
+        PURPOSE
     )
     assert shut.open("orders", "sealed", ROW, cipher().seal("orders", "sealed", ROW, b"x")) == b"x"
     for attempt in (
-        lambda: shut.open("customers", "sensitive", ROW, envelope),
-        lambda: shut.seal("customers", "sensitive", ROW, b"x"),
+        lambda: shut.open("financial_instruments", "sensitive", ROW, envelope),
+        lambda: shut.seal("financial_instruments", "sensitive", ROW, b"x"),
     ):
         with pytest.raises(Unavailable) as refused:
             attempt()
         assert refused.value.code == "KEY_UNAVAILABLE"
     # The platform's layer is renewed around it all the same, and what is inside stays as it is.
-    fresh = shut.reseal("customers", "sensitive", ROW, envelope)
+    fresh = shut.reseal("financial_instruments", "sensitive", ROW, envelope)
     assert fresh is not None
-    assert cipher(versions=(2,)).open("customers", "sensitive", ROW, fresh) == b"secret"
+    assert cipher(versions=(2,)).open("financial_instruments", "sensitive", ROW, fresh) == b"secret"
+
+
+PERSONAL = ("financial_instruments", "sensitive", ROW)
+
+
+def test_what_is_one_person_s_alone_is_sealed_for_somebody() -> None:
+    with pytest.raises(LookupError, match="one person's alone"):
+        cipher_for_nobody().seal(*PERSONAL, b"x")
+    assert cipher_for_nobody().open(*PERSONAL, cipher().seal(*PERSONAL, b"x")) == b"x"
+    # A cipher that is for somebody seals everything else as ever.
+    plain = cipher().seal("orders", "sealed", ROW, b"x")
+    assert cipher_for_nobody().open("orders", "sealed", ROW, plain) == b"x"
+
+
+def test_without_a_person_s_secret_nothing_of_theirs_opens_and_others_do() -> None:
+    mine, theirs = cipher().seal(*PERSONAL, b"mine"), cipher().for_person(8).seal(*PERSONAL, b"theirs")
+    left = cipher(secrets=gone_secrets())
+    assert left.open(*PERSONAL, theirs) == b"theirs"
+    assert left.is_lost(*PERSONAL, mine)
+    assert not left.is_lost(*PERSONAL, theirs)
+    for attempt in (lambda: left.open(*PERSONAL, mine), lambda: left.for_person(PERSON).seal(*PERSONAL, b"x")):
+        with pytest.raises(Unavailable) as refused:
+            attempt()
+        assert refused.value.code == "KEY_UNAVAILABLE"
+        assert refused.value.failures[0].values["reason"] == "GONE"
+
+
+def test_neither_another_person_s_secret_nor_another_s_data_key_opens_it() -> None:
+    envelope = cipher().seal(*PERSONAL, b"x")
+    exchanged = cipher(secrets=Known({PERSON: SECRETS[8]}))
+    other = ScopeCipher(
+        SCOPE,
+        layer(Layer.PLATFORM, 1),
+        Secret(INDEX),
+        Held(LayerCipher(SCOPE, Layer.CUSTOMER, {1: Secret(b"other" * 6 + b"!!")})),
+        persons=SECRETS,
+    )
+    for wrong in (exchanged, other.for_purpose(PURPOSE)):
+        with pytest.raises(Broken) as refused:
+            wrong.open(*PERSONAL, envelope)
+        assert refused.value.code == "ENVELOPE_BROKEN"
+
+
+def test_resealing_keeps_whose_it_is() -> None:
+    envelope = cipher().seal(*PERSONAL, b"x")
+    newer = cipher(versions=(1, 2), customer=(1, 2)).for_person(8)
+    fresh = newer.reseal(*PERSONAL, envelope)
+    assert fresh is not None
+    assert newer.reseal(*PERSONAL, fresh) is None
+    assert cipher(versions=(2,), customer=(2,), secrets=gone_secrets()).is_lost(*PERSONAL, fresh)
+
+
+def test_what_is_lost_with_a_person_is_carried_along_as_it_is() -> None:
+    envelope = cipher().seal(*PERSONAL, b"x")
+    assert cipher(secrets=gone_secrets()).reseal(*PERSONAL, envelope) is None
+    moved = cipher(versions=(1, 2), customer=(1, 2), secrets=gone_secrets()).reseal(*PERSONAL, envelope)
+    assert moved is not None
+    assert cipher(versions=(2,), customer=(1,)).open(*PERSONAL, moved) == b"x"
+
+
+def test_what_was_nobody_s_becomes_somebody_s() -> None:
+    envelope = cipher_for_nobody().seal_for_nobody(*PERSONAL, b"x")
+    assert not cipher().is_personal(*PERSONAL, envelope)
+    assert cipher_for_nobody().reseal(*PERSONAL, envelope) is None
+    fresh = cipher().reseal(*PERSONAL, envelope)
+    assert fresh is not None
+    assert cipher().is_personal(*PERSONAL, fresh)
+    assert cipher().open(*PERSONAL, fresh) == b"x"
+    assert cipher(secrets=Known()).is_lost(*PERSONAL, fresh)
+
+
+def cipher_for_nobody() -> ScopeCipher:
+    inner = Held(layer(Layer.CUSTOMER, 1))
+    whole = ScopeCipher(SCOPE, layer(Layer.PLATFORM, 1), Secret(INDEX), inner, persons=SECRETS)
+    return whole.for_purpose(PURPOSE)
+
+
+def gone_secrets() -> Known:
+    return Known({8: SECRETS[8]})
 
 
 def test_no_nonce_comes_twice() -> None:
@@ -266,7 +370,7 @@ def test_a_scope_without_keys_does_nothing() -> None:
         lambda: none.seal("t", "c", ROW, b""),
         lambda: none.open("t", "c", ROW, b""),
         lambda: none.index("t", "c", ""),
-        lambda: account.seal("customers", "sensitive", ROW, b""),
+        lambda: account.seal("financial_instruments", "sensitive", ROW, b""),
     ):
         with pytest.raises(Broken) as refused:
             attempt()

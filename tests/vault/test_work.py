@@ -78,7 +78,7 @@ async def test_every_envelope_is_sealed_anew_and_the_old_key_ends(owner: Owner, 
     done = await owner.desk.tend(owner.scope, SPLITS, told.append)
     assert done is not None
     assert done.is_done
-    assert told[-1] == done
+    assert [work for work in told if work.kind == "re-encrypt"][-1] == done
     assert done.passes >= 2
     assert done.done >= 12 if layer is Layer.PLATFORM else done.done == 6
     expected = {NEW} if layer is Layer.PLATFORM else {1}

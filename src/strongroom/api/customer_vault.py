@@ -30,6 +30,7 @@ from strongroom.payments.instruments import (
     NewBankAccount,
     check_bank_account,
 )
+from strongroom.vault import Scope, destroy_ended
 from strongroom.vault.card_client import CardVault
 
 _CUSTOMER: Final = "/v1/customer-vault/{customerRef}"
@@ -145,16 +146,18 @@ async def _put(op: Operation, call: Call) -> Reply:
 
 
 async def _forget(call: Call) -> Reply:
-    """Here first, then in the card vault. Where that is away, asking again finishes it."""
+    """Here first, then their secret, then in the card vault. Where that is away, asking again finishes it."""
     ref = _customer_ref(call)
 
-    async def forget(op: Operation) -> tuple[TenantId, str, bool]:
+    async def forget(op: Operation) -> tuple[Scope, str, bool]:
         await customers.forget(op, ref)
-        return op.tenant, customers.customer_id_of(op, ref).hex(), await instruments.has_cards(op, ref)
+        scope = Scope(account=op.account, tenant=op.tenant)
+        return scope, customers.customer_id_of(op, ref).hex(), await instruments.has_cards(op, ref)
 
-    tenant, customer, has_cards = await call.run(forget)
+    scope, customer, has_cards = await call.run(forget)
+    await destroy_ended(call.services.databases, scope)
     if has_cards:
-        await _card_vault(call).forget_customer(tenant, customer, call.correlation_id)
+        await _card_vault(call).forget_customer(TenantId(scope.id), customer, call.correlation_id)
     return Reply(202)
 
 

@@ -9,13 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from ipaddress import IPv6Address
 from typing import Any, Final
 
-from strongroom.kernel.networks import Address, Networks, parse_address, parse_range
+from strongroom.kernel.networks import NOWHERE, Address, Networks, parse_address, parse_range
 
-NOWHERE: Final = IPv6Address("::")
-"""A peer without an address (RFC 4291 section 2.5.2). No IP list has it unless somebody lists everything."""
 MAX_HOPS: Final = 32
 """So many entries of the header are looked at."""
 

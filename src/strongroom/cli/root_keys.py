@@ -44,7 +44,7 @@ def show(
         named = ", ".join(f"version {version} ({count} keys in the database)" for version, count in versions.items())
         guarded = "under a passphrase" if protected else "in clear, guarded by the file system alone"
         said = f"{named}; version {own.newest_root} wraps. {keys_dir / 'master.key'} is {guarded}. "
-        tell(as_json, data, f"{said}{len(own.references())} customers' keys are kept beside it.")
+        tell(as_json, data, f"{said}{len(own.references())} keys are kept beside it.")
 
     run(look, data_dir, environment, database)
 

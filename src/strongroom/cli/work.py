@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Awaitable, Callable, Coroutine
+from itertools import chain, repeat
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
@@ -79,13 +80,17 @@ async def _work(app: App) -> None:
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, stop.set)
+    # What a copy of the folder of the keys brought back, while this was stopped, is destroyed again.
+    afresh = chain((True,), repeat(False))
     await app.open()
     log.info("work.started", environment=app.config.environment.value)
     try:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(run_forever(app.dispatcher, app.config.regions, stop, PAUSE_S))
             tasks.create_task(_every(INBOX_EVERY_S, stop, "inbox", lambda: _read_inbox(app)))
-            tasks.create_task(_every(KEYS_EVERY_S, stop, "keys", lambda: unless_stopped(stop, _tend_keys(app))))
+            tasks.create_task(
+                _every(KEYS_EVERY_S, stop, "keys", lambda: unless_stopped(stop, _tend_keys(app, again=next(afresh))))
+            )
             tasks.create_task(_every(LETTERS_EVERY_S, stop, "letters", lambda: _send_letters(app)))
             tasks.create_task(_every(HOUSEKEEPING_EVERY_S, stop, "housekeeping", lambda: _forget(app)))
     finally:
@@ -142,11 +147,11 @@ async def _send_letters(app: App) -> None:
     await send_due(app.databases, app.postman)
 
 
-async def _tend_keys(app: App) -> None:
+async def _tend_keys(app: App, *, again: bool) -> None:
     from strongroom.assembly import SPLITS
 
-    while await app.key_desk.tend_all(SPLITS):
-        pass
+    while await app.key_desk.tend_all(SPLITS, again=again):
+        again = False
 
 
 async def _read_inbox(app: App) -> None:

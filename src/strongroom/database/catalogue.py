@@ -222,7 +222,7 @@ CATALOGUE: Final[dict[str, dict[str, dict[str, Column]]]] = {
         "customers": _table(
             Purpose.EXECUTION,
             Retention.LEDGER,
-            identifier="tenant_id customer_id",
+            identifier="tenant_id customer_id person",
             routing="status",
             sealed="sealed",
             sensitive="sensitive",
@@ -238,6 +238,12 @@ CATALOGUE: Final[dict[str, dict[str, dict[str, Column]]]] = {
             sensitive="sensitive",
             blind="iban_index",
             instant="created_at",
+        ),
+        "ended_persons": _table(
+            Purpose.ACCOUNTABILITY,
+            Retention.RECORD,
+            identifier="tenant_id person",
+            instant="asked_at ended_at",
         ),
         "orders": _table(
             Purpose.EXECUTION,
@@ -535,6 +541,19 @@ SENSITIVE: Final = frozenset(
     if column.data_class is DataClass.SENSITIVE
 )
 """(Table, column) of what is sealed under the customer's own key as well."""
+
+PERSONAL: Final[Mapping[tuple[str, str], str]] = {
+    ("customers", "sensitive"): "customer_id",
+    ("financial_instruments", "sensitive"): "customer_id",
+}
+"""Sensitive column → the column of its table that says which customer's alone it is. It is sealed with that person's
+secret, so that destroying the secret ends it in every copy of the database."""
+OF_MANY: Final[Mapping[tuple[str, str], str]] = {
+    ("payment_files", "sealed"): "a file for a bank has the accounts of all who are paid with it",
+    ("statements", "sensitive"): "a bank's report has the other parties of all its entries",
+    ("statement_entries", "sensitive"): "a bank says who paid, and nothing which customer that is; books keep it",
+}
+"""The other sensitive columns, and why they are nobody's alone. Tests hold both to be all of `SENSITIVE`."""
 
 _BY_PEOPLE: Final = frozenset(
     {

@@ -18,6 +18,15 @@ class Cipher(Protocol):
         """An envelope that opens only in this scope, table, column and row (16-byte row id)."""
         ...
 
+    def for_person(self, person: int) -> Cipher:
+        """The same cipher, sealing what is one person's alone (`database.catalogue.PERSONAL`) for the person of this
+        number (see `vault.new_persons`). Without a person such a column can't be sealed.
+
+        Such an envelope says whose it is, so none is needed to open it. Once the person's secret is destroyed, sealing
+        and opening raise errors.Unavailable (`KEY_UNAVAILABLE`).
+        """
+        ...
+
     def open(self, table: str, column: str, row: bytes, envelope: bytes) -> bytes:
         """The plaintext.
 

@@ -6,9 +6,12 @@ from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from typing import Final
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
+NOWHERE: Final = IPv6Address("::")
+"""What has no address (RFC 4291 section 2.5.2). No IP list has it unless somebody lists everything."""
 
 
 def parse_address(text: str) -> Address | None:

@@ -3,8 +3,10 @@
 A customer has no id on the wire; inside, its id is the tenant's keyed hash of the reference. It is made when an
 instruction or a financial instrument first names it, and lives until it is forgotten: then everything that describes
 the person (reference, metadata, accounts, what orders say for them) is sealed over with nothing or removed. Only bare
-rows stay, because instructions that were carried out refer to them. A reference that comes back with a new financial
-instrument begins anew, with nothing of what was forgotten.
+rows stay, because instructions that were carried out refer to them. What was sensitive was sealed with a secret of that
+customer alone (`vault.persons`), which is destroyed then, so that older copies of the database can't be read either. A
+reference that comes back with a new financial instrument begins anew, with nothing of what was forgotten, and another
+secret.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 from uuid import UUID
 
 import msgspec
@@ -21,6 +24,7 @@ from strongroom.audit import record
 from strongroom.database import Operation, Purpose, pack_bytes, pack_uuids
 from strongroom.kernel.errors import Conflict, Failure, NotFound
 from strongroom.kernel.mail_addresses import mask_address
+from strongroom.vault import end_person, keep_persons, new_persons
 
 ACTIVE = "ACTIVE"
 FORGOTTEN = "FORGOTTEN"
@@ -120,13 +124,13 @@ async def put_details(
     customer_id = customer_id_of(op, ref)
     key = (op.tenant, UUID(bytes=customer_id))
     row = await op.row(
-        "select sealed, sensitive from customers where tenant_id = %s and customer_id = %s and status = 'ACTIVE' "
-        "for no key update",
+        "select sealed, sensitive, person from customers "
+        "where tenant_id = %s and customer_id = %s and status = 'ACTIVE' for no key update",
         *key,
     )
     if row is None:
         raise _not_found(ref)
-    sealed, sensitive = row
+    sealed, sensitive, person = row
     before = Details(open_shown(op, customer_id, sealed).metadata)
     if sensitive is not None and (metadata is None or email is None):
         with op.opening(Purpose.NOTES):
@@ -139,11 +143,17 @@ async def put_details(
         email_mask=mask_address(details.email) if details.email else "",
         has_metadata=bool(details.metadata),
     )
+    fresh = None
+    if details != Details():
+        if person is None:
+            [person] = await new_persons(op, 1)
+        fresh = op.cipher.for_person(person).seal("customers", "sensitive", customer_id, _encode(details))
     await op.run(
-        "update customers set sealed = %s, sensitive = %s, email_index = %s, updated_at = %s "
+        "update customers set sealed = %s, sensitive = %s, person = %s, email_index = %s, updated_at = %s "
         "where tenant_id = %s and customer_id = %s",
         op.cipher.seal("customers", "sealed", customer_id, _encode(shown)),
-        None if details == Details() else op.cipher.seal("customers", "sensitive", customer_id, _encode(details)),
+        fresh,
+        person,
         op.cipher.blind("customers", "email_index", details.email) if details.email else None,
         op.now,
         *key,
@@ -157,7 +167,8 @@ async def put_details(
 async def forget(op: Operation, ref: str) -> None:
     """Forget a customer, for good; forgetting twice is as good as once.
 
-    The superseded envelopes leave the database's files with its next clean-up, and the backups with their age.
+    When this is committed, `vault.destroy_ended` ends their secret, and what the superseded envelopes held with it: in
+    the database's files, where they are until its next clean-up, in its log and in all backups.
 
     Raises errors.NotFound (`CUSTOMER_NOT_FOUND`) and errors.Conflict (`CUSTOMER_IN_USE`) while an instruction of theirs
     has not come to its end.
@@ -166,10 +177,13 @@ async def forget(op: Operation, ref: str) -> None:
     customer_id = customer_id_of(op, ref)
     key = (op.tenant, UUID(bytes=customer_id))
     # The lock keeps new instructions away (their foreign key needs the row), so that none slips in after the check.
-    row = await op.row("select status from customers where tenant_id = %s and customer_id = %s for update", *key)
+    row = await op.row(
+        "select status, person from customers where tenant_id = %s and customer_id = %s for update", *key
+    )
     if row is None:
         raise _not_found(ref)
-    if row[0] == FORGOTTEN:
+    status, person = row
+    if status == FORGOTTEN:
         return
     is_open = await op.row(
         "select from instructions where tenant_id = %s and customer_id = %s "
@@ -185,7 +199,8 @@ async def forget(op: Operation, ref: str) -> None:
             )
         )
     await op.run(
-        "update customers set status = %s, sealed = %s, sensitive = null, email_index = null, updated_at = %s "
+        "update customers "
+        "set status = %s, sealed = %s, sensitive = null, person = null, email_index = null, updated_at = %s "
         "where tenant_id = %s and customer_id = %s",
         FORGOTTEN,
         op.cipher.seal("customers", "sealed", customer_id, _NOTHING),
@@ -194,6 +209,8 @@ async def forget(op: Operation, ref: str) -> None:
     )
     await _forget_instruments(op, key)
     await op.run("delete from order_customer_defaults where tenant_id = %s and customer_id = %s", *key)
+    if person is not None:
+        await end_person(op, person)
     await record(op, "customer.forget", "customer", customer_id.hex())
 
 
@@ -216,6 +233,52 @@ async def _forget_instruments(op: Operation, key: tuple[UUID, UUID]) -> None:
         pack_bytes([op.cipher.seal("financial_instruments", "sealed", found, _NOTHING) for found in ids]),
         op.tenant,
     )
+
+
+async def persons_of(op: Operation, customers: Mapping[bytes, str]) -> Mapping[bytes, int]:
+    """The persons of customers (reference by 16-byte id), who are locked until the operation's end. One statement.
+
+    Who is unknown is made, whoever was forgotten begins anew, and who has no secret yet gets one.
+    """
+    fresh = await new_persons(op, len(customers))
+    rows = await op.rows_named(
+        _PERSONS,
+        {
+            "tenant": op.tenant,
+            "now": op.now,
+            "id": pack_uuids(list(customers)),
+            "sealed": pack_bytes([pack_new_customer(op, customer_id, ref) for customer_id, ref in customers.items()]),
+            "person": fresh,
+        },
+    )
+    persons: dict[bytes, int] = dict(rows)
+    keep_persons(op, set(fresh).difference(persons.values()))
+    if len(persons) < len(customers):
+        # Another operation made some at the same time; now they are there.
+        return await persons_of(op, customers)
+    return persons
+
+
+# Rows are written in the order of their keys, so that two such statements never wait for each other in a ring.
+_PERSONS: Final = """
+with known as (
+    select customer_id, person from customers
+    where tenant_id = %(tenant)s and customer_id = any(%(id)s) and status = 'ACTIVE' and person is not null
+    order by customer_id for no key update
+), made as (
+    insert into customers (tenant_id, customer_id, status, sealed, person, created_at, updated_at)
+    select %(tenant)s, id, 'ACTIVE', sealed, person, %(now)s, %(now)s
+    from unnest(%(id)s, %(sealed)s, %(person)s::bigint[]) as t(id, sealed, person)
+    where not exists (select from known where customer_id = id) order by id
+    on conflict (tenant_id, customer_id) do update
+        set status = 'ACTIVE', person = excluded.person,
+            sealed = case customers.status when 'FORGOTTEN' then excluded.sealed else customers.sealed end,
+            updated_at = case customers.status when 'FORGOTTEN' then excluded.updated_at else customers.updated_at end
+        where customers.person is null
+    returning customer_id, person
+)
+select uuid_send(customer_id), person from known union all select uuid_send(customer_id), person from made
+"""
 
 
 def split_content(content: bytes) -> tuple[bytes, bytes] | None:

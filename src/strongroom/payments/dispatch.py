@@ -11,10 +11,9 @@ Files go the same way: the file's exact bytes are kept with the attempts, so tha
 An app that can't be reached, or answers nothing time after time, rests for a while. What only it can carry stays READY;
 then one instruction goes ahead of the others.
 
-Only an approved tenant pays: from the moment it is deleted nothing of it is sent any more, files included.
-
-While the customer's key is away their accounts can't be opened. Instructions stay READY then, and attempts by file stay
-where they are; both go on when the key is back. What has been asked of rails before is found out about all the same.
+Only an approved tenant pays. While the customer's key is away their accounts can't be opened: instructions stay READY
+then, and attempts by file stay where they are; both go on when the key is back. What has been asked of rails before is
+found out about all the same.
 """
 
 from __future__ import annotations

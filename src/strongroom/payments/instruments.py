@@ -26,7 +26,7 @@ from strongroom.database.operation import Row
 from strongroom.kernel.errors import Failure, Invalid, NotFound
 from strongroom.kernel.ids import FinancialInstrumentId, new_uuid_bytes, parse_uuid
 from strongroom.kernel.money import COUNTRIES
-from strongroom.payments.customers import customer_id_of, pack_new_customer
+from strongroom.payments.customers import customer_id_of, persons_of
 from strongroom.rails.contract import Address, BankAccount
 from strongroom.rails.formats.accounts import find_bic, find_iban
 
@@ -221,10 +221,11 @@ async def add_card(op: Operation, customer_ref: str, card: CardContent) -> tuple
     key = (customer_id_of(op, customer_ref), fingerprint)
     instrument_id = new_uuid_bytes()
     sealed = op.cipher.seal("financial_instruments", "sealed", instrument_id, _encode(card))
+    persons = await persons_of(op, {key[0]: customer_ref})
     # What is sensitive of a card is in the card vault.
-    sensitive = op.cipher.seal("financial_instruments", "sensitive", instrument_id, b"")
-    new = _NewRow(instrument_id, NO_COUNTRY, sealed, sensitive)
-    ids, made = await _insert(op, CARD, {key[0]: customer_ref}, {key: new})
+    cipher = op.cipher.for_person(persons[key[0]])
+    sensitive = cipher.seal("financial_instruments", "sensitive", instrument_id, b"")
+    ids, made = await _insert(op, CARD, {key: _NewRow(instrument_id, NO_COUNTRY, sealed, sensitive)})
     found = str(UUID(bytes=ids[key]))
     return await get_instrument(op, customer_ref, found), ids[key] in made
 
@@ -232,7 +233,7 @@ async def add_card(op: Operation, customer_ref: str, card: CardContent) -> tuple
 async def add_many(op: Operation, accounts: Sequence[tuple[str, NewBankAccount]]) -> list[bytes]:
     """Put accounts into the vaults of customers (by reference); returns their instruments' 16-byte ids, in order.
 
-    One statement when all of them are new, two otherwise.
+    Two statements when all of them are new, three otherwise.
     """
     return [instrument_id for instrument_id, _ in await _add(op, accounts)]
 
@@ -337,14 +338,6 @@ def split_content(content: bytes) -> tuple[bytes, bytes] | None:
 
 
 _ADD: Final = """
-with customers_in as (
-    insert into customers (tenant_id, customer_id, status, sealed, created_at, updated_at)
-    select %(tenant)s, id, 'ACTIVE', sealed, %(now)s, %(now)s
-    from unnest(%(new_customer)s, %(new_customer_sealed)s) as t(id, sealed) order by id
-    on conflict (tenant_id, customer_id) do update
-        set status = excluded.status, sealed = excluded.sealed, updated_at = excluded.updated_at
-        where customers.status = 'FORGOTTEN'
-)
 insert into financial_instruments
     (tenant_id, financial_instrument_id, customer_id, type, status, country, fingerprint, sealed, sensitive, iban_index,
      created_at)
@@ -372,10 +365,10 @@ async def _add(op: Operation, accounts: Sequence[tuple[str, NewBankAccount]]) ->
     require(op, Permission.TRANSACTIONS_WRITE)
     wanted: list[_Key] = []
     rows: dict[_Key, _NewRow] = {}
-    customers: dict[bytes, str] = {}
+    customers = {customer_id_of(op, customer_ref): customer_ref for customer_ref, _ in accounts}
+    persons = await persons_of(op, customers)
     for customer_ref, new in accounts:
         customer_id = customer_id_of(op, customer_ref)
-        customers[customer_id] = customer_ref
         content = BankAccountContent.of(new)
         key = (customer_id, _fingerprint(op, content))
         wanted.append(key)
@@ -385,16 +378,16 @@ async def _add(op: Operation, accounts: Sequence[tuple[str, NewBankAccount]]) ->
                 instrument_id,
                 new.country,
                 op.cipher.seal("financial_instruments", "sealed", instrument_id, _encode(_masked(content))),
-                op.cipher.seal("financial_instruments", "sensitive", instrument_id, _encode(content)),
+                op.cipher.for_person(persons[customer_id]).seal(
+                    "financial_instruments", "sensitive", instrument_id, _encode(content)
+                ),
                 op.cipher.blind("financial_instruments", "iban_index", content.iban) if content.iban else b"",
             )
-    ids, made = await _insert(op, BANK_ACCOUNT, customers, rows)
+    ids, made = await _insert(op, BANK_ACCOUNT, rows)
     return [(ids[key], ids[key] in made) for key in wanted]
 
 
-async def _insert(
-    op: Operation, kind: str, customers: Mapping[bytes, str], new: Mapping[_Key, _NewRow]
-) -> tuple[dict[_Key, bytes], set[bytes]]:
+async def _insert(op: Operation, kind: str, new: Mapping[_Key, _NewRow]) -> tuple[dict[_Key, bytes], set[bytes]]:
     """Instruments' ids by customer and fingerprint, and which of them were made now."""
     ids = {key: row.instrument_id for key, row in new.items()}
     rows = await op.rows_named(
@@ -403,10 +396,6 @@ async def _insert(
             "tenant": op.tenant,
             "now": op.now,
             "type": kind,
-            "new_customer": pack_uuids(list(customers)),
-            "new_customer_sealed": pack_bytes(
-                [pack_new_customer(op, customer_id, ref) for customer_id, ref in customers.items()]
-            ),
             "id": pack_uuids(list(ids.values())),
             "customer": pack_uuids([customer_id for customer_id, _ in ids]),
             "country": pack_texts([row.country for row in new.values()]),

@@ -23,10 +23,11 @@ import msgspec
 from strongroom.access import Permission, require
 from strongroom.audit import record
 from strongroom.database import Databases, Operation
+from strongroom.identity.ip_lists import check_source
 from strongroom.kernel.actors import Actor, ActorKind, system
 from strongroom.kernel.errors import Failure, Invalid, NotFound, Unauthenticated
 from strongroom.kernel.ids import AccountId, PersonId, SessionId, new_uuid
-from strongroom.kernel.networks import Address, parse_address
+from strongroom.kernel.networks import NOWHERE, Address, parse_address
 from strongroom.kernel.secret import Secret
 from strongroom.people.grants import roles_of
 from strongroom.people.keys import decode, encode
@@ -58,9 +59,9 @@ class Visitor:
     agent: str
 
     @property
-    def address(self) -> Address | None:
-        """The IP address; None where it isn't known."""
-        return parse_address(self.source)
+    def address(self) -> Address:
+        """The IP address; where it isn't known, one that no IP list has."""
+        return parse_address(self.source) or NOWHERE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,7 +175,12 @@ async def put_settings(op: Operation, settings: SessionSettings) -> None:
 async def begin_session(
     op: Operation, person: PersonId, visitor: Visitor, *, stage: Stage, method: str
 ) -> tuple[SessionId, Secret[str]]:
-    """Begin a session; the secret is what the browser's cookie holds."""
+    """Begin a session; the secret is what the browser's cookie holds.
+
+    Raises errors.Forbidden (`ADDRESS_NOT_ALLOWED`).
+    """
+    whoever = Actor(kind=ActorKind.PERSON, name=str(person), account_id=op.account, source=visitor.address)
+    await check_source(op, whoever)
     session_id = SessionId(new_uuid())
     token, hashed = _new_token(op.account)
     lasts = (await get_settings(op)).lifetime if stage is Stage.SIGNED_IN else SECOND_FACTOR_WITHIN
@@ -227,7 +233,7 @@ async def find_session(
     """Whose session this is, now; notes that it was used.
 
     Raises errors.Unauthenticated (`SESSION_ENDED`) when it is nobody's, was ended, waited too long, or is at another
-    stage; errors.Forbidden (`ADDRESS_NOT_ALLOWED`) when the account's IP list doesn't have the visitor's address.
+    stage, and errors.Forbidden (`ADDRESS_NOT_ALLOWED`) when the account's IP list doesn't have the visitor's address.
     """
     raw = decode(token)
     if raw is None or len(raw) != 16 + _SECRET_BYTES:

@@ -5,6 +5,7 @@ from strongroom.vault.importing import ImportDesk
 from strongroom.vault.keyring import Keyring, ensure_keys, place_keys
 from strongroom.vault.keys import DESTROY_DELAY, RETIRED_KEPT, KeyDesk, Tested, get_scope_key, list_keys
 from strongroom.vault.overview import count_sealed, get_rotation, list_rotations
+from strongroom.vault.persons import destroy_ended, end_person, keep_persons, new_persons, part_persons
 from strongroom.vault.records import DataKey, Keys, KeyState, Scope, ScopeKey, Source
 from strongroom.vault.renewal import Renewed, renew_scope_keys
 from strongroom.vault.root_rotation import count_under_root, end_root_version, rewrap_under_root
@@ -36,14 +37,19 @@ __all__ = [
     "carry_over",
     "count_sealed",
     "count_under_root",
+    "destroy_ended",
+    "end_person",
     "end_root_version",
     "ensure_keys",
     "find_work",
     "get_rotation",
     "get_scope_key",
+    "keep_persons",
     "list_keys",
     "list_rotations",
     "list_work",
+    "new_persons",
+    "part_persons",
     "place_keys",
     "renew_scope_keys",
     "rewrap_under_root",

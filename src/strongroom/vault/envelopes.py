@@ -1,7 +1,8 @@
 """Envelopes: sealed fields. The format, byte by byte, and why it is as it is: `docs/internals/envelope.md`.
 
 A `LayerCipher` seals under one layer's data keys; a `ScopeCipher` is what an operation carries: it seals every column
-under the platform's layer, and what the catalogue calls SENSITIVE under the customer's layer first.
+under the platform's layer, and what the catalogue calls SENSITIVE under the customer's layer first. What is one
+person's alone (PERSONAL) is sealed there under a key made of the layer's and of the person's secret.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from cryptography.hazmat.primitives.hmac import HMAC
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from strongroom.database import KeysChanged
-from strongroom.database.catalogue import OPENED_FOR, SENSITIVE
+from strongroom.database.catalogue import OPENED_FOR, PERSONAL, SENSITIVE
 from strongroom.kernel.errors import Broken, Failure, Forbidden
 from strongroom.kernel.secret import Secret
 from strongroom.vault.blind import BlindIndexes
@@ -31,6 +32,10 @@ FORMAT: Final = 2
 COMMITMENT_BYTES: Final = 16
 HEADER_BYTES: Final = 6 + COMMITMENT_BYTES
 """Format, layer, key version (4 bytes), key commitment."""
+PERSON_FORMAT: Final = 3
+"""Of the inner envelopes of what is one person's alone."""
+PERSON_HEADER_BYTES: Final = HEADER_BYTES + 8
+"""The same, with the person's number (8 bytes) before the commitment."""
 FIRST_HEADER_BYTES: Final = 5
 NONCE_BYTES: Final = 12
 _START: Final = HEADER_BYTES + NONCE_BYTES
@@ -41,6 +46,7 @@ _FIRST: Final = b"\x01"
 """How envelopes of format 1 begin."""
 _VERSION_END: Final = 6
 """Where an envelope's format, layer and key version end."""
+_OF_PERSON: Final = bytes([PERSON_FORMAT])
 _KEY_BYTES: Final = 32
 _COUNTS: Final = tuple(count.to_bytes(2, "big") for count in range(1 << 16))
 
@@ -65,6 +71,8 @@ class LayerCipher:
         self.layer = layer
         self.newest = max(keys)
         self.versions = frozenset(keys)
+        self._scope = scope
+        self._keys = keys
         self._ciphers: dict[bytes, AESGCM] = {}
         for version, key in keys.items():
             derived = derive(scope, layer, version, key)
@@ -85,10 +93,7 @@ class LayerCipher:
 
     def seal(self, context: bytes, row: bytes, plaintext: bytes) -> bytes:
         """An envelope of format 2."""
-        nonce = next(self._nonces, None)
-        while nonce is None:
-            self.draw_nonces()
-            nonce = next(self._nonces, None)
+        nonce = self.next_nonce()
         header = self.header
         return header + nonce + self._encrypt(nonce, plaintext, context + row + header)
 
@@ -104,8 +109,23 @@ class LayerCipher:
             return None
 
     def is_younger(self, envelope: bytes) -> bool:
-        """Whether an envelope of format 2 says that it is under a younger key of this layer than any here."""
-        return envelope[:2] == self.header[:2] and version_of(envelope) > self.newest
+        """Whether an envelope says that it is under a younger key of this layer than any here."""
+        is_ours = envelope[:1] in {self.header[:1], _OF_PERSON} and envelope[1:2] == self.header[1:2]
+        return is_ours and version_of(envelope) > self.newest
+
+    def for_person(self, version: int, person: int, secret: Secret[bytes]) -> PersonCipher:
+        """What seals and opens for one person under the data key of this version, which there must be."""
+        key = self._keys[version]
+        derived = derive_for_person(self._scope, self.layer, version, key, person=person, secret=secret)
+        return PersonCipher(self, version, person, derived)
+
+    def next_nonce(self) -> bytes:
+        """One that this layer, in this process, uses once."""
+        nonce = next(self._nonces, None)
+        while nonce is None:
+            self.draw_nonces()
+            nonce = next(self._nonces, None)
+        return nonce
 
     def open_first(self, context: bytes, row: bytes, envelope: bytes) -> bytes | None:
         """The same for format 1, which only the platform's layer has."""
@@ -116,6 +136,32 @@ class LayerCipher:
         start = FIRST_HEADER_BYTES + NONCE_BYTES
         try:
             return cipher.decrypt(envelope[FIRST_HEADER_BYTES:start], envelope[start:], context + row + header)
+        except (InvalidTag, ValueError):
+            return None
+
+
+class PersonCipher:
+    """Seals and opens for one person; made for one use, and not kept."""
+
+    def __init__(self, layer: LayerCipher, version: int, person: int, derived: bytes) -> None:
+        """`derived` is what `derive_for_person` makes of the layer's data key of this version."""
+        self._layer = layer
+        names = bytes([PERSON_FORMAT, layer.layer.code]) + version.to_bytes(4, "big") + person.to_bytes(8, "big")
+        self._header = names + derived[_KEY_BYTES:]
+        self._cipher = AESGCM(derived[:_KEY_BYTES])
+
+    def seal(self, context: bytes, row: bytes, plaintext: bytes) -> bytes:
+        """An envelope of format 3."""
+        nonce = self._layer.next_nonce()
+        return self._header + nonce + self._cipher.encrypt(nonce, plaintext, context + row + self._header)
+
+    def open(self, context: bytes, row: bytes, envelope: bytes) -> bytes | None:
+        """What an envelope of format 3 holds; None when it doesn't open here."""
+        header, start = envelope[:PERSON_HEADER_BYTES], PERSON_HEADER_BYTES + NONCE_BYTES
+        if header != self._header:
+            return None
+        try:
+            return self._cipher.decrypt(envelope[PERSON_HEADER_BYTES:start], envelope[start:], context + row + header)
         except (InvalidTag, ValueError):
             return None
 
@@ -149,6 +195,17 @@ class CustomerLayer(Protocol):
         ...
 
 
+class Persons(Protocol):
+    """The secrets of persons, by number; the implementation is `holders.persons.PersonSecrets`."""
+
+    def find(self, person: int) -> Secret[bytes] | None:
+        """A person's secret; None when it was destroyed. Never kept, so that destroying one takes effect at once.
+
+        Raises errors.Unavailable (`KEY_UNAVAILABLE`) and errors.Broken (`KEY_FILE_BROKEN`, `KEY_FILE_UNSAFE`).
+        """
+        ...
+
+
 class ScopeCipher:
     """The ciphers of a scope; implements `kernel.cipher.Cipher`."""
 
@@ -159,9 +216,17 @@ class ScopeCipher:
         index_key: Secret[bytes],
         customer: CustomerLayer | None = None,
         search_keys: Mapping[int, Secret[bytes]] | None = None,
+        *,
+        persons: Persons | None = None,
     ) -> None:
-        """`customer` is None for a scope that has no sensitive columns: an account. `search_keys` are by version."""
+        """`customer` and `persons` are None for a scope without sensitive columns: an account.
+
+        `search_keys` are by version.
+        """
         self._scope = scope
+        self.persons = persons
+        """The region's, for a tenant."""
+        self._person: int | None = None
         self._purpose = ""
         self._blind = BlindIndexes(scope, search_keys or {})
         self._declared: dict[str, ScopeCipher] = {}
@@ -175,6 +240,18 @@ class ScopeCipher:
 
     def seal(self, table: str, column: str, row: bytes, plaintext: bytes) -> bytes:
         """See `kernel.cipher.Cipher.seal`."""
+        outer, inner = self._places.get((table, column)) or self._place(table, column)
+        if inner is not None:
+            cipher, person = self._inner(table, column), None
+            if (table, column) in PERSONAL:
+                person = self._person
+                if person is None:
+                    raise LookupError(f"{table}.{column} is one person's alone, and this cipher is for nobody's")
+            plaintext = self._sealed_inside(cipher, person, inner, row, plaintext)
+        return self._platform.seal(outer, row, plaintext)
+
+    def seal_for_nobody(self, table: str, column: str, row: bytes, plaintext: bytes) -> bytes:
+        """As `seal`, what is one person's alone as well: for work that finds out later whose it is."""
         outer, inner = self._places.get((table, column)) or self._place(table, column)
         if inner is not None:
             plaintext = self._inner(table, column).seal(inner, row, plaintext)
@@ -204,9 +281,9 @@ class ScopeCipher:
                 raise self._refusal(table, column, self._platform, envelope)
         elif inner is not None:
             cipher = self._inner(table, column)
-            if self._is_lost(table, column, opened):
+            if _is_past(cipher, opened):
                 raise KeyUnavailable("none", Reason.GONE, "it was destroyed, and with it what it sealed")
-            content = cipher.open(inner, row, opened)
+            content = self._opened_inside(cipher, inner, row, opened)
             if content is None:
                 raise self._refusal(table, column, cipher, opened)
             return content
@@ -221,19 +298,27 @@ class ScopeCipher:
             self._declared[purpose] = declared
         return declared
 
+    def for_person(self, person: int) -> ScopeCipher:
+        """See `kernel.cipher.Cipher.for_person`."""
+        found = copy.copy(self)
+        found._person = person
+        found._declared = {}
+        return found
+
     def reseal(self, table: str, column: str, row: bytes, envelope: bytes) -> bytes | None:
         """The same content under the newest data keys; None when it is sealed by them already.
 
         The customer's key is needed only for what is sealed by an older data key of the customer's layer, or was never
-        sealed under it. What is lost with a destroyed key is left as it is inside. Nobody gets to see the content, so
-        no purpose is needed. Raises as `open`.
+        sealed under it. What is lost with a destroyed key is left as it is inside. What is one person's alone stays
+        that person's; where it isn't yet, it becomes the person's whom this cipher is for, if any. Nobody gets to see
+        the content, so no purpose is needed. Raises as `open`.
         """
         outer, inner = self._places.get((table, column)) or self._place(table, column)
         if envelope[:1] == _FIRST:
             first = self._platform.open_first(self._first_context(table, column), row, envelope)
             if first is None:
                 raise broken(table, column)
-            return self.seal(table, column, row, first)
+            return self.seal_for_nobody(table, column, row, first)
         is_newest = envelope[:HEADER_BYTES] == self._platform.header
         if is_newest and inner is None:
             return None
@@ -241,18 +326,30 @@ class ScopeCipher:
         if content is None:
             raise self._refusal(table, column, self._platform, envelope)
         is_behind = self._customer is not None and version_of(content) != self._customer.newest
+        person = person_of(content)
+        if person is None and self._person is not None and (table, column) in PERSONAL:
+            person, is_behind = self._person, True
         if inner is not None and is_behind and not self._is_lost(table, column, content):
             cipher = self._inner(table, column)
-            opened = cipher.open(inner, row, content)
+            opened = self._opened_inside(cipher, inner, row, content)
             if opened is None:
                 raise self._refusal(table, column, cipher, content)
-            content = cipher.seal(inner, row, opened)
+            content = self._sealed_inside(cipher, person, inner, row, opened)
         elif is_newest:
             return None
         return self._platform.seal(outer, row, content)
 
+    def is_personal(self, table: str, column: str, row: bytes, envelope: bytes) -> bool:
+        """Whether it is sealed for a person. Raises as `open`, but for want of a purpose."""
+        outer, _ = self._places.get((table, column)) or self._place(table, column)
+        content = self._platform.open(outer, row, envelope)
+        if content is None:
+            raise self._refusal(table, column, self._platform, envelope)
+        return person_of(content) is not None
+
     def is_lost(self, table: str, column: str, row: bytes, envelope: bytes) -> bool:
-        """Whether something sensitive is sealed under a data key of the customer's that is destroyed, for good.
+        """Whether something sensitive is sealed for good: under a data key of the customer's that is destroyed, or for
+        a person whose secret is.
 
         Raises as `open`, but for want of a purpose: nobody gets to see the content.
         """
@@ -268,8 +365,37 @@ class ScopeCipher:
         """The same of an inner envelope. A version newer than the newest known is no such thing: it came meanwhile."""
         if self._customer is not None and not self._customer.newest:
             return True
-        cipher = self._inner(table, column)
-        return (version := version_of(content)) not in cipher.versions and version < max(cipher.versions)
+        if _is_past(self._inner(table, column), content):
+            return True
+        person = person_of(content)
+        return person is not None and self._find_secret(person) is None
+
+    def _opened_inside(self, cipher: LayerCipher, inner: bytes, row: bytes, content: bytes) -> bytes | None:
+        """What the customer's layer's envelope holds; None when it doesn't open here."""
+        person, version = person_of(content), version_of(content)
+        if person is None:
+            return cipher.open(inner, row, content)
+        if version not in cipher.versions:
+            return None
+        return cipher.for_person(version, person, self._secret(person)).open(inner, row, content)
+
+    def _sealed_inside(
+        self, cipher: LayerCipher, person: int | None, inner: bytes, row: bytes, plaintext: bytes
+    ) -> bytes:
+        if person is None:
+            return cipher.seal(inner, row, plaintext)
+        return cipher.for_person(cipher.newest, person, self._secret(person)).seal(inner, row, plaintext)
+
+    def _secret(self, person: int) -> Secret[bytes]:
+        secret = self._find_secret(person)
+        if secret is None:
+            raise KeyUnavailable("none", Reason.GONE, "the person was forgotten, and it was destroyed with them")
+        return secret
+
+    def _find_secret(self, person: int) -> Secret[bytes] | None:
+        if self.persons is None:
+            raise LookupError("this cipher knows no persons")
+        return self.persons.find(person)
 
     def index(self, table: str, column: str, value: str) -> bytes:
         """See `kernel.cipher.Cipher.index`: HMAC-SHA-256 (RFC 2104) under a key of the column, first 16 bytes."""
@@ -346,6 +472,19 @@ def derive(scope: UUID, layer: Layer, version: int, key: Secret[bytes]) -> bytes
     return HKDF(SHA256(), _KEY_BYTES + COMMITMENT_BYTES, salt=None, info=info).derive(key.reveal())
 
 
+def derive_for_person(
+    scope: UUID, layer: Layer, version: int, key: Secret[bytes], *, person: int, secret: Secret[bytes]
+) -> bytes:
+    """The same of a data key and a person's secret together: neither is of use without the other.
+
+    Two-step key derivation (NIST SP 800-56C revision 2, section 5) of the hybrid secret of section 2, data key first,
+    as HKDF-SHA-256 (RFC 5869).
+    """
+    info = b"strongroom person 1\0" + scope.bytes + bytes([layer.code]) + version.to_bytes(4, "big")
+    derivation = HKDF(SHA256(), _KEY_BYTES + COMMITMENT_BYTES, salt=None, info=info + person.to_bytes(8, "big"))
+    return derivation.derive(key.reveal() + secret.reveal())
+
+
 def context_of(scope: UUID, layer: Layer, table: str, column: str) -> bytes:
     """The associated data of an envelope of format 2, up to its row (and then its header)."""
     return b"strongroom envelope 2\0" + scope.bytes + bytes([layer.code]) + f"{table}\0{column}\0".encode()
@@ -358,6 +497,11 @@ def version_of(envelope: bytes) -> int:
     return int.from_bytes(envelope[2:_VERSION_END], "big")
 
 
+def person_of(envelope: bytes) -> int | None:
+    """The number of the person for whom a well-formed envelope is sealed, if it is one person's alone."""
+    return int.from_bytes(envelope[6:14], "big") if envelope[:1] == _OF_PERSON else None
+
+
 def broken(table: str, column: str) -> Broken:
     """The refusal of an envelope that doesn't open."""
     return Broken(
@@ -367,6 +511,12 @@ def broken(table: str, column: str) -> Broken:
             {"table": table, "column": column},
         )
     )
+
+
+def _is_past(cipher: LayerCipher, envelope: bytes) -> bool:
+    """Whether an envelope is under a data key that was destroyed: an older one than there are."""
+    version = version_of(envelope)
+    return version not in cipher.versions and version < max(cipher.versions)
 
 
 def _mac(keyed: HMAC, value: bytes) -> bytes:

@@ -36,6 +36,7 @@ from strongroom.vault.holders.contract import (
     Reason,
     wrapped_key_broken,
 )
+from strongroom.vault.holders.persons import PersonSecrets
 from strongroom.vault.leases import ANSWER_WITHIN_S, Lease, Shut
 from strongroom.vault.records import (
     DATA_KEY_PERIOD,
@@ -83,6 +84,10 @@ class HolderBook(Protocol):
 
     def names(self, account: AccountId) -> Sequence[str]:
         """The holders that an account may use, the installation's own first."""
+        ...
+
+    def persons(self, region: str) -> PersonSecrets:
+        """The secrets of the persons of a region."""
         ...
 
     async def close(self) -> None:
@@ -170,7 +175,7 @@ class Keyring:
                 except Unavailable as error:
                     # A database that takes no changes: what was sealed before opens all the same.
                     log.warning("keys.not_brought_up", scope=str(scope.id), code=error.code)
-            cipher, lease = await self._open(scope, keys)
+            cipher, lease = await self._open(scope, keys, region)
             self._entries[place] = _Entry(epoch, cipher, lease)
             if entry is not None and entry.lease is not None and lease is None:
                 entry.lease.end()
@@ -307,7 +312,7 @@ class Keyring:
         except NotFound:
             raise KeyUnavailable(name, Reason.AWAY, "no such holder is configured for this account") from None
 
-    async def _open(self, scope: Scope, keys: Keys) -> tuple[Cipher, Lease | None]:
+    async def _open(self, scope: Scope, keys: Keys, region: str) -> tuple[Cipher, Lease | None]:
         """The scope's cipher, with the lease on its customer's layer, asked for once."""
         if not keys.data_keys:
             return _NO_CIPHER, None
@@ -322,7 +327,9 @@ class Keyring:
             lease = customer
             self._leases.add(lease)
             await lease.renew()
-        return ScopeCipher(scope.id, platform, opened["index"][1], customer, opened["search"]), lease
+        persons = self.holders.persons(region) if scope.tenant is not None else None
+        cipher = ScopeCipher(scope.id, platform, opened["index"][1], customer, opened["search"], persons=persons)
+        return cipher, lease
 
     def _customer(self, scope: Scope, keys: Keys) -> Lease | Shut | None:
         current = keys.current(Layer.CUSTOMER)
@@ -456,6 +463,11 @@ class NoCipher:
     def for_purpose(self, purpose: str) -> NoCipher:
         """It refuses whatever for."""
         del purpose
+        return self
+
+    def for_person(self, person: int) -> NoCipher:
+        """It refuses for anybody."""
+        del person
         return self
 
     def blind(self, table: str, column: str, value: str) -> bytes:

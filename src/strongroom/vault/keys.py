@@ -33,6 +33,7 @@ from strongroom.kernel.secret import Secret
 from strongroom.vault.envelopes import Layer
 from strongroom.vault.holders.contract import KEY_BYTES, HeldKey, HeldState, KeyUnavailable, Reason
 from strongroom.vault.keyring import Keyring, in_time
+from strongroom.vault.persons import destroy_ended, part_persons
 from strongroom.vault.records import (
     DataKey,
     Keys,
@@ -336,35 +337,43 @@ class KeyDesk:
             await self._changed(op, "key.stop-rotation", f"{work.kind} {work.layer.value}")
             return work
 
-    async def tend(self, scope: Scope, splits: Sequence[Split] = (), progress: Progress | None = None) -> Work | None:
+    async def tend(
+        self, scope: Scope, splits: Sequence[Split] = (), progress: Progress | None = None, *, again: bool = False
+    ) -> Work | None:
         """Do what is due: destroy, carry over, finish a rotation, end what has retired. Returns the rotation.
+
+        Without `splits` nothing is carried over; `again` is of `destroy_ended`.
 
         Raises as `work.run_work`.
         """
         await self._destroy_due(scope)
+        if scope.tenant is not None:
+            await destroy_ended(self.databases, scope, again=again)
         if scope.tenant is not None and splits:
             await carry_over(self.databases, scope, splits, progress)
         work = await run_work(self.databases, self.keyring, scope, progress)
         await self._end_retired(scope)
+        if scope.tenant is not None and splits:
+            await part_persons(self.databases, scope, progress)
         return work
 
-    async def tend_all(self, splits: Sequence[Split] = ()) -> bool:
+    async def tend_all(self, splits: Sequence[Split] = (), *, again: bool = False) -> bool:
         """The same for every account and tenant that has something due; whether something is left to be gone on with.
 
         They take turns, a few at once, and none lasts long, so that a big tenant holds up nobody. Those whose key is
         in a holder elsewhere wait for one another alone, and are left for the next time when it doesn't answer. What
-        goes wrong with one is logged.
+        goes wrong with one is logged. `again` is of `persons.destroy_ended`.
         """
         lanes = {self.keyring.holders.own.name: _Lane(AT_ONCE)}
         ends = await asyncio.gather(
             *(
-                self._take_turn(lanes.setdefault(holder, _Lane(AT_ONCE_ELSEWHERE)), scope, splits)
-                for scope, holder in await self._find_due()
+                self._take_turn(lanes.setdefault(holder, _Lane(AT_ONCE_ELSEWHERE)), scope, splits, again=again)
+                for scope, holder in await self._find_due(again=again)
             )
         )
         return any(ends)
 
-    async def _find_due(self) -> list[tuple[Scope, str]]:
+    async def _find_due(self, *, again: bool) -> list[tuple[Scope, str]]:
         """The scopes with something to be done about their keys, and the holder that their customer's layer needs."""
         own, due = self.keyring.holders.own.name, []
         for region, scopes in (await by_region(self.databases, await self.scopes())).items():
@@ -372,15 +381,16 @@ class KeyDesk:
                 batch = scopes[first : first + LOOKED_AT_ONCE]
                 async with self.databases.operation(KEEPER, region=region) as op:
                     rows = await op.rows(
-                        "select place, holder from scopes_to_tend(%s, %s, %s, %s)",
+                        "select place, holder from scopes_to_tend(%s, %s, %s, %s, %s)",
                         *pack_scopes(batch),
                         op.now,
                         op.now - RETIRED_KEPT,
+                        again,
                     )
                 due += [(batch[place - 1], holder or own) for place, holder in rows]
         return due
 
-    async def _take_turn(self, lane: _Lane, scope: Scope, splits: Sequence[Split]) -> bool:
+    async def _take_turn(self, lane: _Lane, scope: Scope, splits: Sequence[Split], *, again: bool) -> bool:
         """Tend a scope for as long as a turn lasts; whether there is more to do."""
         async with lane.width:
             if lane.is_stuck:
@@ -392,7 +402,7 @@ class KeyDesk:
                     raise _TurnOver
 
             try:
-                await self.tend(scope, splits, look_at_the_clock)
+                await self.tend(scope, splits, look_at_the_clock, again=again)
             except _TurnOver:
                 return True
             except StrongroomError as error:

@@ -11,13 +11,13 @@ from strongroom.database.catalogue import SENSITIVE
 from strongroom.kernel.errors import Failure, NotFound
 from strongroom.vault import _walking
 from strongroom.vault.envelopes import Layer
-from strongroom.vault.work import Work, list_work
+from strongroom.vault.work import ONCE, Work, list_work
 
 
 async def list_rotations(op: Operation) -> Sequence[Work]:
     """The rotations of the operation's scope, newest first. Raises errors.Forbidden."""
     require(op, Permission.ENCRYPTION_KEYS_READ)
-    return [work for work in await list_work(op) if work.kind != "carry-over"]
+    return [work for work in await list_work(op) if work.kind not in ONCE]
 
 
 async def get_rotation(op: Operation, work_id: UUID | None) -> Work:

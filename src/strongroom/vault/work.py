@@ -9,15 +9,17 @@ under the newest data keys. It ends with a pass that found nothing left, begun a
 seal with the old key had ended; then the old data key is destroyed. *Re-index*: the entries of the blind indexes are
 made again under the newest search key (until then they are found under the older ones); what was there before there
 were indexes gets its entries that way. *Carry over*: what stood in `sealed` before there was `sensitive` is parted.
+*Part persons* (`vault.persons`): what was sealed before there were persons' secrets is sealed with them.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, Final, Literal
 from uuid import UUID
 
@@ -47,7 +49,9 @@ REWRAPPED_AT_ONCE: Final = 100
 DRAIN_WITHIN: Final = timedelta(seconds=60)
 """How long operations that began before a rotation are waited for; afterwards the work rests until it is run again."""
 _DRAIN_EVERY_S: Final = 0.2
-Kind = Literal["rewrap", "re-encrypt", "re-index", "carry-over"]
+Kind = Literal["rewrap", "re-encrypt", "re-index", "carry-over", "part-persons"]
+ONCE: Final[Sequence[Kind]] = ("carry-over", "part-persons")
+"""What is done once for each tenant, and is no rotation."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +90,7 @@ Progress = Callable[[Work], None]
 
 async def find_work(op: Operation) -> Work | None:
     """The rotation that is under way in the operation's scope, or None."""
-    rows = await _read(op, "state = 'RUNNING' and kind <> 'carry-over'")
+    rows = await _read(op, "state = 'RUNNING' and kind <> all(%s)", list(ONCE))
     return rows[0] if rows else None
 
 
@@ -178,12 +182,29 @@ async def carry_over(
 
     Raises as `run_work`.
     """
+    return await do_once(databases, scope, "carry-over", partial(_part_batch, splits=splits), progress)
+
+
+async def do_once(
+    databases: Databases,
+    scope: Scope,
+    kind: Kind,
+    do_batch: Callable[[Operation, Work], Awaitable[Work]],
+    progress: Progress | None = None,
+) -> int:
+    """Do work of one of the kinds `ONCE`, unless it is done, batch by batch; returns how much there was to do.
+
+    Raises as `run_work`.
+    """
     async with _operation(databases, scope) as op:
-        before = await _read(op, "kind = 'carry-over'")
-        work = before[0] if before else await begin_work(op, "carry-over", Layer.CUSTOMER, 1)
+        before = await _read(op, "kind = %s", kind)
+        work = before[0] if before else await begin_work(op, kind, Layer.CUSTOMER, 1)
     while not work.is_done:
         async with _operation(databases, scope) as op:
-            work = await _part_batch(op, await _take(op, work), splits)
+            work = await _take(op, work)
+            if not work.is_done:
+                work = await do_batch(op, work)
+                await _keep(op, work)
         if progress is not None:
             progress(work)
     return 0 if before and before[0].is_done else work.done
@@ -382,8 +403,6 @@ def _content(op: Operation, table: str, column: str, row: bytes, envelope: bytes
 
 
 async def _part_batch(op: Operation, work: Work, splits: Sequence[Split]) -> Work:
-    if work.is_done:
-        return work
     tables = [split.table for split in splits]
     split = splits[tables.index(work.table)] if work.table else splits[0]
     columns = SEALED_TABLES[split.table].columns
@@ -392,6 +411,8 @@ async def _part_batch(op: Operation, work: Work, splits: Sequence[Split]) -> Wor
     rows, position = await _walking.read_batch(op, split.table, work.position, BATCH, condition=condition)
     keys: list[Any] = []
     parts: dict[str, list[bytes]] = {"sealed": [], "sensitive": []}
+    cipher = op.cipher
+    assert isinstance(cipher, ScopeCipher)  # noqa: S101  # a scope with rows has keys
     for row in await _walking.lock_rows(op, split.table, [row.key for row in rows], wait=True):
         envelope = row.envelopes[sealed]
         assert envelope is not None  # noqa: S101  # `sealed` is not null in these tables
@@ -401,7 +422,7 @@ async def _part_batch(op: Operation, work: Work, splits: Sequence[Split]) -> Wor
         if parted is not None:
             keys.append(row.key)
             for column, content in zip(("sealed", "sensitive"), parted, strict=True):
-                parts[column].append(op.cipher.seal(split.table, column, row.row, content))
+                parts[column].append(cipher.seal_for_nobody(split.table, column, row.row, content))
     for column, envelopes in parts.items():
         await _walking.write_column(op, split.table, column, keys, envelopes)
     work = replace(work, seen=work.seen + len(rows), done=work.done + len(keys), position=position)
@@ -411,7 +432,6 @@ async def _part_batch(op: Operation, work: Work, splits: Sequence[Split]) -> Wor
         work = replace(work, is_done=is_last, table="" if is_last else tables[following])
     else:
         work = replace(work, table=split.table)
-    await _keep(op, work)
     return work
 
 

@@ -125,3 +125,12 @@ def test_exploding_and_deep_documents_end_quickly(read: Reader, document: bytes)
         with pytest.raises(StrongroomError, match=word):
             read(harmful)
     assert time.process_time() - began < 5
+
+
+def test_an_amount_is_read_whole_or_not_at_all() -> None:
+    """What stands before an element inside would be another amount; a comment is nothing."""
+    commented = notification(8, entry(8, "1<!-- -->000.00", detail(8, "E-1", "1000.00")))
+    assert camt.read_notifications(commented)[0].entries[0].money.minor == 1_000_00
+    with pytest.raises(StrongroomError) as caught:
+        camt.read_notifications(notification(8, entry(8, "1<x/>000.00", detail(8, "E-1", "1.00"))))
+    assert caught.value.code == "NOTIFICATION_MALFORMED"

@@ -28,7 +28,8 @@ from tests.rails.simulator.process import free_port
 MODULE = Path("/usr/lib/softhsm/libsofthsm2.so")
 PIN = "471147"
 TOKEN = "customer"
-LIMIT_S = 3.0
+LIMIT_S = 10.0
+"""What holders may take in tests that aren't about lateness: a busy machine makes answers late."""
 START_S = 60
 
 

@@ -201,6 +201,8 @@ class Reading:
         currency = element.get("Ccy", "")
         if currency not in EXPONENTS:
             raise self.kind.malformed(f"{path} has no known currency", parent)
+        if len(element):  # its text would only be what stands before them
+            raise self.kind.malformed(f"{path} holds other elements", element)
         minor = self.minor_units(element, element.text or "", EXPONENTS[currency])
         return Money(minor, currency)
 

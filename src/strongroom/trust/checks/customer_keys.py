@@ -8,7 +8,8 @@ asked over ever new connections, so that each of its processes answers, until no
 this process. The second tenant reads on all the while. Enabled, all is back.
 *Rotated*: its data keys are, in both layers, while requests read and write; none fails.
 *Destroyed*: a backup is made, then the third tenant's key ends for good (by two, and without the delay that the API
-insists on: these are the check's own). The database is restored from the backup, beside the running one: nothing opens.
+insists on: these are the check's own), and one customer of the second tenant's is forgotten. The database is restored
+from the backup, beside the running one: nothing of either opens, and all that is others' does.
 """
 
 from __future__ import annotations
@@ -23,14 +24,16 @@ from datetime import timedelta
 from decimal import Decimal
 from functools import partial
 from typing import Any, Final
+from uuid import UUID
 
 import msgspec
 
-from strongroom.database.catalogue import SENSITIVE
+from strongroom.database.catalogue import PERSONAL, SENSITIVE
 from strongroom.kernel.actors import operator
 from strongroom.kernel.errors import StrongroomError
 from strongroom.kernel.ids import new_uuid
 from strongroom.outbound import Answer, Destination, Limits, NoAnswer, NotSent, Outbound
+from strongroom.payments.customers import customer_id_of
 from strongroom.rails.marketplace import SEPA_CREDIT_TRANSFER
 from strongroom.trust.backups import base_backup, files_below
 from strongroom.trust.bank import SETTINGS, statement
@@ -41,7 +44,7 @@ from strongroom.trust.stage import PROVER, Seat, Stage, stage
 from strongroom.trust.verdicts import Figure, Findings
 from strongroom.trust.workbench import Workbench
 from strongroom.vault import Layer, Scope, get_scope_key
-from strongroom.vault.envelopes import FORMAT, context_of
+from strongroom.vault.envelopes import FORMAT, PERSON_FORMAT, context_of
 
 WITHIN_S: Final = 5.0
 """How long a disabled key may still be used anywhere."""
@@ -121,7 +124,7 @@ async def check_customer_keys(bench: Workbench) -> Figure:
             if findings.breaches:
                 return findings.figure("")
         resealed, requests = await _rotate(findings, bench, owner)
-        destroyed = await _destroy(findings, bench, leaver)
+        destroyed = await _destroy(findings, bench, leaver, neighbour)
     [(here_s, back_s), (there_s, _)] = waits
     return findings.figure(
         f"{fields} fields, of which the platform's keys alone open 0; key disabled: read nowhere after {here_s:.1f} s, "
@@ -195,12 +198,17 @@ async def _try_alone(findings: Findings, bench: Workbench, tenants: Sequence[_Te
                 for layer in Layer
             ]
             findings.expect(
-                content[:2] == bytes([FORMAT, Layer.CUSTOMER.code])
+                content[:2] == bytes([_format_of(found), Layer.CUSTOMER.code])
                 and tenant.word.encode() not in content
                 and further == [None, None],
                 f"{found.place} is readable with the platform's keys alone",
             )
     return tried
+
+
+def _format_of(found: Field) -> int:
+    """Of the customer's layer's envelope."""
+    return PERSON_FORMAT if (found.table, found.column) in PERSONAL else FORMAT
 
 
 async def _disable(
@@ -335,8 +343,9 @@ async def _rotate(findings: Findings, bench: Workbench, owner: _Tenant) -> tuple
     return done, traffic.requests
 
 
-async def _destroy(findings: Findings, bench: Workbench, leaver: _Tenant) -> str:
-    """Destroy a tenant's key, and try everything that is left to open its fields; says what was tried."""
+async def _destroy(findings: Findings, bench: Workbench, leaver: _Tenant, neighbour: _Tenant) -> str:
+    """Destroy a tenant's key, and forget a customer of another's, and try everything that is left to open their fields;
+    says what was tried."""
     reference = await leaver.reference(bench)
     kept = _find_copies(bench, reference)
     findings.expect(len(kept) == 1, f"{len(kept)} files in the folder of the keys hold a tenant's own key")
@@ -346,6 +355,7 @@ async def _destroy(findings: Findings, bench: Workbench, leaver: _Tenant) -> str
     async with AsyncExitStack() as stack:
         place = await asyncio.to_thread(stack.enter_context, base_backup(bench.server))
         await _end_key(findings, bench, leaver, reference)
+        await neighbour.caller.done("DELETE", neighbour.path(1))
         restored = await stack.enter_async_context(bench.restored(place))
         opens = await leaver.refusals(restored, sensitive=False)
         findings.expect(opens.count("") == len(opens) > 0, "the restored backup does not open at all: nothing is shown")
@@ -358,7 +368,27 @@ async def _destroy(findings: Findings, bench: Workbench, leaver: _Tenant) -> str
             pass
         else:
             findings.breach("data keys of a restored backup open although their key is destroyed")
-    return f"a restored backup opens {refusals.count('')} of {len(refusals)}"
+        forgotten = await _try_forgotten(findings, restored, neighbour)
+    return f"a restored backup opens {refusals.count('')} of {len(refusals)}; customer forgotten: it opens {forgotten}"
+
+
+async def _try_forgotten(findings: Findings, restored: Workbench, tenant: _Tenant) -> str:
+    """Try what a backup from before has of a tenant's second customer, and of everybody else."""
+    async with restored.databases.operation(PROVER, account=tenant.scope.account, tenant=tenant.scope.tenant) as op:
+        customer = customer_id_of(op, tenant.path(1).rpartition("/")[2])
+        accounts = await op.rows(
+            "select financial_instrument_id from financial_instruments where tenant_id = %s and customer_id = %s",
+            op.tenant,
+            UUID(bytes=customer),
+        )
+        rows = {customer, *(row[0].bytes for row in accounts)}
+        fields = [found for found in await read_fields(op) if found.is_sensitive]
+        of_customer = [found.refusal(op.cipher) for found in fields if found.row in rows]
+        of_others = [found.refusal(op.cipher) for found in fields if found.row not in rows]
+    findings.expect(len(of_customer) > 1 and len(of_others) > 1, "the restored backup has nobody forgotten in it")
+    _expect_only(findings, of_customer, UNAVAILABLE, "fields of a restored backup, of somebody forgotten since, end in")
+    _expect_only(findings, of_others, "", "fields of a restored backup, of others than who was forgotten, end in")
+    return f"{of_customer.count('')} of {len(of_customer)}"
 
 
 async def _end_key(findings: Findings, bench: Workbench, leaver: _Tenant, reference: str) -> None:

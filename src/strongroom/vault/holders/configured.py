@@ -21,6 +21,7 @@ from strongroom.kernel.ids import AccountId
 from strongroom.vault.holders import _files
 from strongroom.vault.holders.contract import Holder
 from strongroom.vault.holders.file import NAME, FileHolder
+from strongroom.vault.holders.persons import PersonSecrets
 from strongroom.vault.holders.pkcs11 import Pkcs11Holder
 from strongroom.vault.holders.transit import TransitHolder
 
@@ -146,6 +147,10 @@ class Holders:
     def names(self, account: AccountId) -> Sequence[str]:
         """The holders that an account may use, the installation's own first."""
         return [NAME, *sorted(name for name, allowed in self._accounts.items() if account in allowed)]
+
+    def persons(self, region: str) -> PersonSecrets:
+        """The secrets of the persons of a region, which our own holder has."""
+        return self.own.persons(region)
 
     async def close(self) -> None:
         """Close all of them."""

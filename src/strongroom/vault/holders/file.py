@@ -17,10 +17,12 @@ Each use looks whether the file has changed, so what one process does all the ot
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final, Literal
 
@@ -43,6 +45,7 @@ from strongroom.vault.holders.contract import (
     wrapped_key_broken,
 )
 from strongroom.vault.holders.passphrase import PLATFORM, RootPlace
+from strongroom.vault.holders.persons import PersonSecrets
 from strongroom.vault.holders.root import NONCE_BYTES, RootFile, version_in_use
 
 ROOT: Final = "root"
@@ -105,6 +108,7 @@ class FileHolder:
         self._kept_folder = folder / "scope"
         self._kept_folder.mkdir(exist_ok=True, mode=0o700)
         self._loaded: dict[str, _Loaded] = {}
+        self._persons: dict[str, PersonSecrets] = {}
         self._clear_up()
 
     @property
@@ -213,6 +217,25 @@ class FileHolder:
         Raises errors.Invalid (`PASSPHRASE_TOO_SHORT`).
         """
         await asyncio.to_thread(self._change_passphrase, passphrase)
+
+    def persons(self, region: str) -> PersonSecrets:
+        """The secrets of the persons of a region, under a kept key of their own."""
+        found = self._persons.get(region)
+        if found is not None:
+            return found
+        reference = f"persons-{region}"
+
+        def make_key() -> None:
+            with contextlib.suppress(AlreadyExists):
+                self._bring({reference: Secret(os.urandom(KEY_BYTES))})
+
+        found = self._persons[region] = PersonSecrets(
+            self._folder / "persons" / region,
+            bound=f"{self._environment}\0{region}".encode(),
+            cipher=partial(self._usable, reference),
+            make_key=make_key,
+        )
+        return found
 
     @property
     def is_protected(self) -> bool:
