@@ -126,7 +126,7 @@ def _sealing(found: Sealing, plan: Plan) -> list[Row]:
             goal=Goal(bound="≥", limit=0.9),
         ),
         Row(
-            name="data keys rewrapped, for many tenants at once",
+            name=f"data keys rewrapped, for many tenants at once{plan.label}",
             value=found.rewrapped,
             unit="/s",
             goal=Goal(bound="≥", limit=500),

@@ -63,6 +63,7 @@ def test_floor_and_figures_are_means_of_their_turns_and_every_goal_is_judged() -
         "≤ 25 ms": (25.0, True),
         "≥ 0.9 × floor": (1_700 / 1_900, False),
         "≥ 0.8 × floor": (0.85, True),
+        "≥ 500 /s": (100, False),
         "≤ 10 ms": (12, False),
         "≤ 250 MiB": (251, False),
     }
