@@ -441,10 +441,10 @@ async def test_ten_thousand_entries_are_one_short_operation(bank: BankWorld) -> 
     payments = await bank.hand_over(*(("Ada Lovelace", minor) for minor in range(1, count + 1)))
     report = read_report(statement(*(execution(paid) for paid in payments), opening=10**12))
 
-    began = time.monotonic()
+    began = time.process_time()  # our own, whoever else uses the machine
     async with bank.operation() as op:
         [imported] = await import_report(op, report)
-    took = time.monotonic() - began
+    took = time.process_time() - began
 
     assert imported.content.matched.count == imported.content.moved == count
     assert set((await bank.states()).values()) == {("SUCCESS", "COMPLETED")}

@@ -38,6 +38,13 @@ class PassingOn:
     def for_purpose(self, purpose: str) -> Cipher:
         return replace(self, real=self.real.for_purpose(purpose))
 
+    def for_person(self, person: int) -> Cipher:
+        return replace(self, real=self.real.for_person(person))
+
+    @property
+    def persons(self) -> object:
+        return getattr(self.real, "persons", None)
+
     def index(self, table: str, column: str, value: str) -> bytes:
         return self.real.index(table, column, value)
 

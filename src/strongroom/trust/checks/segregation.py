@@ -69,6 +69,8 @@ _QUERIES: Final = {"GET /v1/customer-vault": "?customerRef={customerRef}"}
 """What routes without anything in their paths have to be asked."""
 _FAR_OFF: Final = "2099-12-31"
 _IBAN: Final = "DE89370400440532013000"
+_FORGOTTEN: Final = {"type": "BANK_ACCOUNT", "accountHolderName": "Ada Sample", "iban": _IBAN}
+"""The account of a customer who is forgotten at once, which leaves a secret that was destroyed."""
 """The published example."""
 _ORDERS: Final = "/v1/order-management"
 
@@ -192,6 +194,8 @@ async def _furnish(bench: Workbench, scene: Stage) -> _Belongings:
     async with bench.databases.operation(PROVER, tenant=seat.tenant_id) as op:
         await raise_alert(op, "prove", "check", word, detail="", again_after=timedelta(0))
     await caller.done("PUT", "/v1/tenant/ip-whitelist", {"enabled": False, "rules": []})
+    await caller.done("POST", "/v1/customer-vault/prove-forgotten/financial-instrument", _FORGOTTEN)
+    await caller.done("DELETE", "/v1/customer-vault/prove-forgotten")
     person, session = await furnish_person(bench, seat)
     return _Belongings(
         ids={
