@@ -12,6 +12,7 @@ from urllib.parse import urlencode
 
 import psycopg
 
+from strongroom.kernel.errors import Collided
 from strongroom.kernel.ids import AccountId, PersonId, new_uuid
 from strongroom.kernel.secret import Secret
 from strongroom.outbound import Answer
@@ -156,7 +157,7 @@ async def _check_nothing_else(findings: Findings, bench: Workbench, account: Acc
             raise _Made
     except _Made:
         findings.breach("the database takes a person whose invitation nobody accepted")
-    except Exception as error:
+    except Collided as error:
         refused = isinstance(error.__cause__, psycopg.IntegrityError)
         findings.expect(refused, f"a person without an invitation fails with {type(error).__name__}")
     for region in bench.config.regions:
