@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import statistics
 import time
 from datetime import timedelta
 from uuid import UUID
@@ -190,9 +189,9 @@ async def test_a_wrong_link_takes_as_long_as_a_right_one(platform: Platform, acc
             except Unauthenticated:
                 assert token == wrong
             took.append(time.monotonic() - began)
-    medians = [statistics.median(took) for took in times.values()]
-    assert min(medians) >= ANSWER_S
-    assert abs(medians[0] - medians[1]) < 0.02
+    quickest = [min(took) for took in times.values()]
+    assert min(quickest) >= ANSWER_S
+    assert abs(quickest[0] - quickest[1]) < 0.02
 
 
 async def test_the_address_of_the_page_does_not_hold_the_token(platform: Platform, account: Client) -> None:

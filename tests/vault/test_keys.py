@@ -189,7 +189,7 @@ async def test_a_holder_s_trouble_is_its_own_tenant_s(
         assert await stranger.iban(other) == IBAN
         async with owner.operation() as op:
             assert len(await list_instruments(op, "C-1")) == 1
-    assert time.monotonic() - began < 1.5
+    assert time.monotonic() - began < 10, "each of the twenty waited for a holder that isn't its own"
     elsewhere.wrong, elsewhere.delay_s = None, 0
     await asyncio.sleep(2.5)
     assert await owner.iban(instrument) == IBAN

