@@ -24,7 +24,7 @@ from typing import Final
 import structlog
 
 from strongroom.access import Permission, require
-from strongroom.audit import Outcome, record
+from strongroom.audit import Outcome, raise_alert, record
 from strongroom.database import Databases, Operation
 from strongroom.kernel.actors import Actor
 from strongroom.kernel.errors import Conflict, Failure, Forbidden, Invalid, NotFound, StrongroomError
@@ -43,8 +43,10 @@ from strongroom.vault.records import (
     ScopeKey,
     Source,
     by_region,
+    find_due,
     insert_data_key,
     insert_scope_key,
+    is_over,
     pack_scopes,
     read_keys,
 )
@@ -76,6 +78,10 @@ TURN_S: Final = 10.0
 """After so long a scope with much to do makes room for the others."""
 LOOKED_AT_ONCE: Final = 1_000
 """Scopes of which it is asked together whether something is due."""
+OVERDUE: Final = "key.overdue"
+"""The alert of a key whose cryptoperiod is over and that only its owner can replace."""
+TOLD_AGAIN_AFTER: Final = timedelta(days=30)
+"""How often that is told; `scopes_to_tend` has the same figure."""
 MAX_REFERENCE: Final = 512
 _FOLLOWS: Final[Mapping[Purpose, tuple[str, Kind]]] = {
     "seal": ("data-key", "re-encrypt"),
@@ -340,7 +346,8 @@ class KeyDesk:
     async def tend(
         self, scope: Scope, splits: Sequence[Split] = (), progress: Progress | None = None, *, again: bool = False
     ) -> Work | None:
-        """Do what is due: destroy, carry over, finish a rotation, end what has retired. Returns the rotation.
+        """Do what is due: destroy, carry over, finish a rotation, end what has retired, rotate keys whose cryptoperiod
+        is over. Returns the last rotation.
 
         Without `splits` nothing is carried over; `again` is of `destroy_ended`.
 
@@ -355,6 +362,8 @@ class KeyDesk:
         await self._end_retired(scope)
         if scope.tenant is not None and splits:
             await part_persons(self.databases, scope, progress)
+        while await self._begin_due(scope):
+            work = await run_work(self.databases, self.keyring, scope, progress)
         return work
 
     async def tend_all(self, splits: Sequence[Split] = (), *, again: bool = False) -> bool:
@@ -423,6 +432,8 @@ class KeyDesk:
             await _lock(op)
             _expect(await self._changeable(op, layer), current)
             await refuse_while_working(op)
+            if (await read_keys(op.connection, scope.id)).data(layer, purpose) != keys.data(layer, purpose):
+                raise _changed_meanwhile()
             await op.run(
                 "update data_keys set state = 'RETIRING' "
                 "where scope_id = %s and layer = %s and purpose = %s and state = 'ACTIVE'",
@@ -573,6 +584,24 @@ class KeyDesk:
                 )
                 await record(op, "key.end", "key", scope.id, detail=f"{key.layer.value} version={key.version}")
 
+    async def _begin_due(self, scope: Scope) -> bool:
+        """Begin to rotate a key whose cryptoperiod is over; whether there was one, and nobody else is at it."""
+        async with self._operation(KEEPER, scope) as op:
+            keys = await read_keys(op.connection, scope.id)
+            await _tell_of_overdue(op, keys)
+        try:
+            match find_due(keys, self.keyring.clock.now()):
+                case None:
+                    return False
+                case ScopeKey(layer=layer):
+                    await self.rotate_scope_key(KEEPER, scope, layer)
+                case DataKey(layer=layer, purpose=purpose):
+                    await self._rotate(KEEPER, scope, layer, purpose)
+        except Conflict as error:
+            log.info("keys.rotation_left_to_others", scope=str(scope.id), code=error.code)
+            return False
+        return True
+
     async def scopes(self) -> list[Scope]:
         """Every account and tenant of the installation."""
         return [Scope(account=account, tenant=tenant) for account, tenant, _ in await self.databases.list_places()]
@@ -634,12 +663,24 @@ async def _set_destruction(
 def _expect(found: ScopeKey, expected: ScopeKey) -> None:
     """Raises errors.Conflict (`KEY_CHANGED`) when a key isn't any more as it was when this began."""
     if found != expected:
-        raise Conflict(Failure("KEY_CHANGED", "The key was changed by somebody else just now. Look at it again."))
+        raise _changed_meanwhile()
 
 
 def _is_due(op: Operation, key: ScopeKey) -> bool:
     """Whether the time of a key's destruction has come."""
     return key.destroy_after is not None and key.destroy_after <= op.now
+
+
+async def _tell_of_overdue(op: Operation, keys: Keys) -> None:
+    """Raise an alert, and an entry in the record, for a customer's key that is over and not ours to replace."""
+    key = keys.current(Layer.CUSTOMER)
+    if key is not None and key.source is not Source.KEPT and is_over(key, op.now):
+        detail = f"version={key.version} source={key.source.value} expired={key.expires_at.date().isoformat()}"
+        await raise_alert(op, OVERDUE, "key", op.scope, detail=detail, again_after=TOLD_AGAIN_AFTER)
+
+
+def _changed_meanwhile() -> Conflict:
+    return Conflict(Failure("KEY_CHANGED", "The key was changed by somebody else just now. Look at it again."))
 
 
 def _who(op: Operation) -> str:
