@@ -1,6 +1,6 @@
 """What could carry the memory of a process that holds keys or card numbers to a disk: a core file, or swap. Linux.
 
-The kernel tells it of every process, in `/proc/PID` (proc_pid_status(5)) and by prlimit(2).
+The kernel tells it of every process, in `/proc/PID` (proc_pid_status(5), proc_pid_limits(5)).
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import psutil
-
 SWAPS: Final = Path("/proc/swaps")
 _PROCESSES: Final = Path("/proc")
+_CORE_FILE: Final = "Max core file size"
+_ANY: Final = "unlimited"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,13 +32,17 @@ class Exposure:
 
 
 def read_exposure(process: int) -> Exposure:
-    """Ask the kernel. Raises psutil.NoSuchProcess and FileNotFoundError for a process that has ended."""
+    """Ask the kernel. Raises FileNotFoundError for a process that has ended."""
     folder = _PROCESSES / str(process)
     told = dict(line.split(":", 1) for line in (folder / "status").read_text().splitlines() if ":" in line)
     user = int(told["Uid"].split()[1])
-    soft, _ = psutil.Process(process).rlimit(psutil.RLIMIT_CORE)
+    [core_file] = (
+        line.removeprefix(_CORE_FILE).split(maxsplit=1)[0]
+        for line in (folder / "limits").read_text().splitlines()
+        if line.startswith(_CORE_FILE)
+    )
     return Exposure(
-        core_file=soft,
+        core_file=-1 if core_file == _ANY else int(core_file),
         dumping=told["CoreDumping"].strip() != "0",
         swapped=_kib(told["VmSwap"]),
         locked=_kib(told["VmLck"]),
