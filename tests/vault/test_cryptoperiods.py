@@ -13,7 +13,7 @@ from strongroom.kernel.clock import ManualClock
 from strongroom.kernel.errors import Unavailable
 from strongroom.vault import RETIRED_KEPT, DataKey, Keys, KeyState, Layer, ScopeKey, Source, get_scope_key, is_over
 from strongroom.vault.keys import TOLD_AGAIN_AFTER
-from strongroom.vault.records import DATA_KEY_PERIOD, SCOPE_KEY_PERIOD, find_due
+from strongroom.vault.records import DATA_KEY_PERIOD, SCOPE_KEY_PERIOD, Purpose, find_due
 from tests.fixtures.platform import Platform
 from tests.payments.world import IBAN
 from tests.vault.desk import Owner
@@ -42,10 +42,10 @@ def scope_key(layer: Layer, expires_at: datetime, *, source: Source = Source.KEP
     )
 
 
-def data_key(layer: Layer, purpose: str, expires_at: datetime | None) -> DataKey:
+def data_key(layer: Layer, purpose: Purpose, expires_at: datetime | None) -> DataKey:
     return DataKey(
         layer=layer,
-        purpose=purpose,  # type: ignore[arg-type]  # one of its words
+        purpose=purpose,
         version=1,
         state=KeyState.ACTIVE,
         wrapped=b"",
