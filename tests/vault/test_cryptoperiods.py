@@ -12,7 +12,7 @@ from strongroom.cli.key_views import scope_keys_table
 from strongroom.kernel.clock import ManualClock
 from strongroom.kernel.errors import Unavailable
 from strongroom.vault import RETIRED_KEPT, DataKey, Keys, KeyState, Layer, ScopeKey, Source, get_scope_key, is_over
-from strongroom.vault.keys import TOLD_AGAIN_AFTER
+from strongroom.vault.overdue import TOLD_AGAIN_AFTER
 from strongroom.vault.records import DATA_KEY_PERIOD, SCOPE_KEY_PERIOD, Purpose, find_due
 from tests.fixtures.platform import Platform
 from tests.payments.world import IBAN

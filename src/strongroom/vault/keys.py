@@ -24,7 +24,7 @@ from typing import Final
 import structlog
 
 from strongroom.access import Permission, require
-from strongroom.audit import Outcome, raise_alert, record
+from strongroom.audit import Outcome, record
 from strongroom.database import Databases, Operation
 from strongroom.kernel.actors import Actor
 from strongroom.kernel.errors import Conflict, Failure, Forbidden, Invalid, NotFound, StrongroomError
@@ -33,6 +33,7 @@ from strongroom.kernel.secret import Secret
 from strongroom.vault.envelopes import Layer
 from strongroom.vault.holders.contract import KEY_BYTES, HeldKey, HeldState, KeyUnavailable, Reason
 from strongroom.vault.keyring import Keyring, in_time
+from strongroom.vault.overdue import tell_of_overdue
 from strongroom.vault.persons import destroy_ended, part_persons
 from strongroom.vault.records import (
     DataKey,
@@ -46,7 +47,6 @@ from strongroom.vault.records import (
     find_due,
     insert_data_key,
     insert_scope_key,
-    is_over,
     pack_scopes,
     read_keys,
 )
@@ -78,10 +78,6 @@ TURN_S: Final = 10.0
 """After so long a scope with much to do makes room for the others."""
 LOOKED_AT_ONCE: Final = 1_000
 """Scopes of which it is asked together whether something is due."""
-OVERDUE: Final = "key.overdue"
-"""The alert of a key whose cryptoperiod is over and that only its owner can replace."""
-TOLD_AGAIN_AFTER: Final = timedelta(days=30)
-"""How often that is told; `scopes_to_tend` has the same figure."""
 MAX_REFERENCE: Final = 512
 _FOLLOWS: Final[Mapping[Purpose, tuple[str, Kind]]] = {
     "seal": ("data-key", "re-encrypt"),
@@ -588,7 +584,7 @@ class KeyDesk:
         """Begin to rotate a key whose cryptoperiod is over; whether there was one, and nobody else is at it."""
         async with self._operation(KEEPER, scope) as op:
             keys = await read_keys(op.connection, scope.id)
-            await _tell_of_overdue(op, keys)
+            await tell_of_overdue(op, keys)
         try:
             match find_due(keys, self.keyring.clock.now()):
                 case None:
@@ -669,14 +665,6 @@ def _expect(found: ScopeKey, expected: ScopeKey) -> None:
 def _is_due(op: Operation, key: ScopeKey) -> bool:
     """Whether the time of a key's destruction has come."""
     return key.destroy_after is not None and key.destroy_after <= op.now
-
-
-async def _tell_of_overdue(op: Operation, keys: Keys) -> None:
-    """Raise an alert, and an entry in the record, for a customer's key that is over and not ours to replace."""
-    key = keys.current(Layer.CUSTOMER)
-    if key is not None and key.source is not Source.KEPT and is_over(key, op.now):
-        detail = f"version={key.version} source={key.source.value} expired={key.expires_at.date().isoformat()}"
-        await raise_alert(op, OVERDUE, "key", op.scope, detail=detail, again_after=TOLD_AGAIN_AFTER)
 
 
 def _changed_meanwhile() -> Conflict:

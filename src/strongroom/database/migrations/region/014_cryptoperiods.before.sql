@@ -1,5 +1,5 @@
 -- Keys whose cryptoperiod is over: scopes that have some are tended, too.
--- A key that only its owner can replace is told of, again after 30 days (`vault.keys.TOLD_AGAIN_AFTER`).
+-- A key that only its owner can replace is told of, again after 30 days (`vault.overdue.TOLD_AGAIN_AFTER`).
 
 -- The customer's layer has nothing due while its key is disabled or to be destroyed: then nothing can be rotated.
 create function has_cryptoperiod_over(whose uuid, at timestamptz) returns boolean language sql stable as $$
