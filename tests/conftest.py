@@ -9,6 +9,8 @@ from typing import TypeVar
 import pytest
 from hypothesis import settings
 
+from strongroom.kernel.telemetry import configure_logs
+
 pytest_plugins = ["tests.fixtures.platform"]
 
 LONG = ("processes", "trust", "cli", "bench")
@@ -18,6 +20,9 @@ Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 # The speed of the machine is not what properties are about.
 settings.register_profile("strongroom", deadline=None, print_blob=True)
 settings.load_profile("strongroom")
+
+# As the product logs: drawing a traceback with frames and colours takes longer than most tests.
+configure_logs()
 
 
 @pytest.fixture(scope="session")
