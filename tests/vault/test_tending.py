@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from uuid import UUID
 
 import pytest
 
-from strongroom.assembly import SPLITS
+from strongroom.assembly import SPLITS, Installation
 from strongroom.vault import Layer, Work, keyring, keys, leases, list_work, work
 from strongroom.vault._walking import TABLES
 from strongroom.vault.holders.contract import Reason
-from tests.fixtures.platform import Platform
+from tests.fixtures.platform import Platform, public_folder, started
 from tests.vault.desk import Owner
 from tests.vault.holding import Elsewhere
 
-
 PATIENCE_S = 120.0
 """Far more than anything takes, on a machine that has other things to do, too."""
+
+
+@pytest.fixture(scope="module")
+def installation() -> Iterator[Installation]:
+    """One of its own: in the common one hundreds of tenants are looked after by now."""
+    with public_folder() as folder, started(folder) as made:
+        yield made
 
 
 @pytest.fixture
