@@ -8,6 +8,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import timedelta
+from typing import TypeVar
 
 import pytest
 
@@ -23,9 +24,9 @@ from tests.payments.world import IBAN
 from tests.vault.desk import Owner
 from tests.vault.holding import Elsewhere
 
+T = TypeVar("T")
 WITHIN_S = 5.0
 """How long a disabled key may still be used anywhere."""
-T = TypeVar("T")
 PATIENCE_S = 30.0
 """How long what comes back may take, on a machine that has other things to do."""
 
