@@ -12,7 +12,7 @@ from strongroom.kernel.telemetry import configure_logs
 pytest_plugins = ["tests.fixtures.platform", "tests.fixtures.strict"]
 
 LONG = ("processes", "trust", "cli", "bench")
-"""Folders with files that take long. They go first, so that two workers end together."""
+"""Folders with files that take long. They go first, so that the workers end together."""
 
 # The speed of the machine is not what properties are about.
 settings.register_profile("strongroom", deadline=None, print_blob=True)
