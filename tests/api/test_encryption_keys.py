@@ -7,7 +7,7 @@ import base64
 import os
 import re
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -27,7 +27,6 @@ from strongroom.kernel.clock import ManualClock
 from strongroom.kernel.errors import Failure, Unavailable
 from strongroom.kernel.ids import AccountId
 from strongroom.vault import KeyDesk, Layer, Scope, Work
-from strongroom.vault.holders import imports
 from strongroom.vault.holders.contract import Reason
 from tests.api.paying import codes, make_account, refusal
 from tests.fixtures.platform import Client, Platform
@@ -37,6 +36,7 @@ from tests.vault.conftest import allowed, clock, elsewhere, far, near
 from tests.vault.holding import Elsewhere
 
 __all__ = ["allowed", "clock", "elsewhere", "far", "near"]
+pytestmark = pytest.mark.usefixtures("one_pair")
 WITHIN_S = 5.0
 """How long a disabled key may still be used anywhere."""
 PATH = "/encryption-keys"
@@ -50,15 +50,6 @@ ANYWHERE = {
     "REQUEST_BODY_IS_REQUIRED",
 }
 """Codes that every route of its kind may answer."""
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_pair() -> Iterator[None]:
-    """One key pair for all imports, since making one takes a second; `test_imports` makes another each time."""
-    pair = rsa.generate_private_key(65537, 4096)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(imports.rsa, "generate_private_key", lambda **_: pair)
-        yield
 
 
 @dataclass(frozen=True)
