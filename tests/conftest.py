@@ -11,7 +11,7 @@ from strongroom.kernel.telemetry import configure_logs
 
 pytest_plugins = ["tests.fixtures.platform", "tests.fixtures.strict"]
 
-LONG = ("processes", "trust", "cli", "bench")
+LONG = ("processes", "trust", "cli", "bench", "properties", "vault")
 """Folders with files that take long. They go first, so that the workers end together."""
 
 # The speed of the machine is not what properties are about.
