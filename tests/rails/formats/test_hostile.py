@@ -69,13 +69,28 @@ def mutations(draw: st.DrawFn) -> Callable[[bytes], bytes]:
 
 
 @readers
-@settings(max_examples=300)
+@settings(max_examples=100)
 @given(mutate=mutations())
 def test_altered_files_never_raise_anything_else(
     read: Reader, document: bytes, mutate: Callable[[bytes], bytes]
 ) -> None:
+    try_reading(read, mutate(document))
+
+
+@pytest.mark.soak
+@readers
+@settings(max_examples=5_000)
+@given(mutate=mutations())
+def test_thousands_of_altered_files_never_raise_anything_else(
+    read: Reader, document: bytes, mutate: Callable[[bytes], bytes]
+) -> None:
+    try_reading(read, mutate(document))
+
+
+def try_reading(read: Reader, document: bytes) -> None:
+    """It is read, or refused with a code and a sentence."""
     try:
-        assert read(mutate(document)) is not None
+        assert read(document) is not None
     except StrongroomError as error:
         assert error.code.isupper()
         assert str(error)
