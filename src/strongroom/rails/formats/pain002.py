@@ -16,12 +16,11 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from typing import Final
 
-from lxml import etree
-
 from strongroom.kernel.errors import Failure, Invalid
-from strongroom.rails.formats._xml import Kind, Reading, open_document, text
+from strongroom.rails.formats._xml import Element, Kind, Reading, read_document, text
 
 REJECTED: Final = frozenset({"RJCT", "CANC"})
 """Statuses after which no money moves: rejected, and cancelled before execution."""
@@ -149,9 +148,9 @@ def read(document: bytes) -> StatusReport:
     Raises errors.TooLarge (`STATUS_REPORT_TOO_LARGE`) and errors.Invalid: `STATUS_REPORT_MALFORMED`,
     `STATUS_REPORT_VERSION_NOT_SUPPORTED`, `STATUS_REPORT_CONTRADICTORY`.
     """
-    opened = open_document(document, _KIND)
     reading = Reading(_KIND)
-    body = reading.element(opened.root, "CstmrPmtStsRpt")
+    root = read_document(document, _KIND, {"TxInfAndSts": partial(_read_transaction, reading)})
+    body = reading.element(root, "CstmrPmtStsRpt")
     header = reading.element(body, "GrpHdr")
     original = reading.element(body, "OrgnlGrpInfAndSts")
     report = StatusReport(
@@ -169,21 +168,22 @@ def read(document: bytes) -> StatusReport:
     return report
 
 
-def _read_batch(reading: Reading, element: etree._Element) -> BatchStatus:
+def _read_batch(reading: Reading, element: Element) -> BatchStatus:
     return BatchStatus(
         id=reading.text(element, "OrgnlPmtInfId", limit=35),
         status=_read_status(element, "PmtInfSts"),
         reasons=_read_reasons(reading, element),
-        transactions=tuple(
-            TransactionStatus(
-                end_to_end_id=reading.text(transaction, "OrgnlEndToEndId", limit=35),
-                instruction_id=text(transaction, "OrgnlInstrId"),
-                status=_read_status(transaction, "TxSts"),
-                reasons=_read_reasons(reading, transaction),
-                bank_reference=text(transaction, "AcctSvcrRef"),
-            )
-            for transaction in element.iterfind("TxInfAndSts")
-        ),
+        transactions=tuple(element.pieces),
+    )
+
+
+def _read_transaction(reading: Reading, element: Element) -> TransactionStatus:
+    return TransactionStatus(
+        end_to_end_id=reading.text(element, "OrgnlEndToEndId", limit=35),
+        instruction_id=text(element, "OrgnlInstrId"),
+        status=_read_status(element, "TxSts"),
+        reasons=_read_reasons(reading, element),
+        bank_reference=text(element, "AcctSvcrRef"),
     )
 
 
@@ -206,21 +206,21 @@ def _merged(parts: Iterable[BatchStatus]) -> tuple[BatchStatus, ...]:
     return tuple(batches.values())
 
 
-def _read_status(element: etree._Element, path: str) -> str:
+def _read_status(element: Element, path: str) -> str:
     status = text(element, path)
     if status and not _STATUS.fullmatch(status):
         raise _KIND.malformed(f"{path} is not a status code of four capital letters", element)
     return status
 
 
-def _read_reasons(reading: Reading, element: etree._Element) -> tuple[Reason, ...]:
+def _read_reasons(reading: Reading, element: Element) -> tuple[Reason, ...]:
     return tuple(
         Reason(
             code=reading.text(information, "Rsn/Cd", "Rsn/Prtry", limit=35)
             if information.find("Rsn") is not None
             else "",
             is_proprietary=bool(text(information, "Rsn/Prtry")),
-            details=tuple(found for part in information.iterfind("AddtlInf") if (found := (part.text or "").strip())),
+            details=tuple(found for part in information.iterfind("AddtlInf") if (found := part.text.strip())),
         )
         for information in element.iterfind("StsRsnInf")
     )
