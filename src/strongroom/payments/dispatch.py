@@ -11,7 +11,7 @@ Files go the same way: the file's exact bytes are kept with the attempts, so tha
 An app that can't be reached, or answers nothing time after time, rests for a while. What only it can carry stays READY;
 then one instruction goes ahead of the others.
 
-Only an approved tenant pays. While the customer's key is away their accounts can't be opened: instructions stay READY
+Only an approved tenant pays; what one that isn't any more had on its way to a file is withdrawn. While the customer's key is away their accounts can't be opened: instructions stay READY
 then, and attempts by file stay where they are; both go on when the key is back. What has been asked of rails before is
 found out about all the same.
 """
@@ -288,6 +288,7 @@ class Dispatcher:
 
         async def intend(op: Operation) -> list[tuple[FileId, bytes]]:
             if not await _may_pay(op):
+                await _withdraw(op, self._outbox / str(tenant))
                 return []
             with _parking(op), op.opening(Purpose.EXECUTION):
                 await _intend_files(op)
@@ -586,6 +587,41 @@ async def _delivered(op: Operation, file_id: UUID) -> None:
     await record(op, "payment-file.deliver", "payment-file", file_id)
 
 
+async def _withdraw(op: Operation, outbox: Path) -> None:
+    """Bring to an end what a tenant that may not pay any more had on its way to files.
+
+    What is in no file yet was never sent. A file that stands in the outbox is delivered, whoever put it there. One that
+    doesn't may have been put there and fetched before that was written down; only the bank knows then.
+    """
+    rows = await op.rows(
+        "select transaction_id from transactions where status = 'INTENDED' and claimed_until is null "
+        "and file_id is null order by transaction_id limit %s for update skip locked",
+        pain001.MAX_TRANSACTIONS,
+    )
+    await apply_outcomes(op, [_outcome_of(row[0], OutcomeKind.NOT_SENT, NOT_SENT) for row in rows])
+    files = await op.rows(
+        "select file_id from payment_files where status = 'INTENDED' and updated_at < %s and exists "
+        "(select from transactions t where t.file_id = payment_files.file_id and t.status = 'INTENDED') "
+        "order by file_id for update skip locked",
+        op.now - LEASE,
+    )
+    for (file_id,) in files:
+        if await asyncio.to_thread((outbox / f"{file_id.hex}.xml").exists):
+            await _delivered(op, file_id)
+            continue
+        rows = await op.rows(
+            "select transaction_id from transactions where file_id = %s and status = 'INTENDED' "
+            "order by transaction_id for update",
+            file_id,
+        )
+        await apply_outcomes(op, [_outcome_of(row[0], OutcomeKind.UNCONFIRMED, "FILE_NOT_DELIVERED") for row in rows])
+        await record(op, "payment-file.withdraw", "payment-file", file_id, detail=f"payments={len(rows)}")
+
+
+def _outcome_of(transaction_id: UUID, kind: OutcomeKind, reason: str) -> tuple[UUID, Outcome]:
+    return transaction_id, Outcome(kind=kind, reference=reference_of(transaction_id), reason=reason)
+
+
 async def _claim_unresolved(op: Operation) -> list[tuple[UUID, str]]:
     """Attempts at providers to be asked about; those whose process died become UNCONFIRMED first.
 
@@ -597,11 +633,7 @@ async def _claim_unresolved(op: Operation) -> list[tuple[UUID, str]]:
         op.now,
         CLAIM,
     )
-    unknown = [
-        (row[0], Outcome(kind=OutcomeKind.UNCONFIRMED, reference=reference_of(row[0]), reason="PROCESS_DIED"))
-        for row in died
-    ]
-    await apply_outcomes(op, unknown)
+    await apply_outcomes(op, [_outcome_of(row[0], OutcomeKind.UNCONFIRMED, "PROCESS_DIED") for row in died])
     rows = await op.rows(
         """
         update transactions

@@ -1,7 +1,7 @@
 """Opening XML from outside: limits, no external anything, and errors that say what is wrong and where.
 
-A file is read as it comes, never held as a tree: what repeats in it (entries, transactions) is handed over piece by piece
-and forgotten. So what a file takes is what its reader makes of it, and not many times its size.
+A file is read as it comes, never held as a tree: what repeats in it (entries, transactions) is handed over piece by
+piece and forgotten. So what a file takes is what its reader makes of it, and not many times its size.
 
 Error values hold paths, line numbers and limits, never content: statements and payment files are personal data.
 """
@@ -46,9 +46,12 @@ def _steps(path: str) -> Sequence[str]:
 
 
 class Element:
-    """An element as far as it was read. `tag` is its name, without the message's own namespace; `text` is what stands
-    before the first element inside; `line` counts from 1; `parent` is there until it ends. `pieces` are what was made of those inside that are handed
-    over one by one: they are not among `children`."""
+    """An element as far as it was read.
+
+    `tag` is its name, without the message's own namespace; `text` is what stands before the first element inside;
+    `line` counts from 1; `parent` is there until it ends. `pieces` are what was made of those inside that are handed
+    over one by one: they are not among `children`.
+    """
 
     __slots__ = ("attributes", "children", "line", "parent", "pieces", "size_before", "tag", "text")
 
@@ -169,11 +172,10 @@ class _Reader:
             self._doctype()
         view = memoryview(document)
         try:
-            for start in range(0, len(document), _FEED_BYTES):
-                self._parser.Parse(view[start : start + _FEED_BYTES], False)
+            for start in range(0, len(document) + 1, _FEED_BYTES):
+                self._parser.Parse(view[start : start + _FEED_BYTES], start + _FEED_BYTES > len(document))
                 if start - self._parser.CurrentByteIndex > MAX_TAG_BYTES:
                     raise self._kind.too_large("bytes in one tag or comment", MAX_TAG_BYTES)
-            self._parser.Parse(b"", True)
         except expat.ExpatError:
             raise self._not_well_formed() from None
         except (LookupError, ValueError):

@@ -518,9 +518,7 @@ def _read_account(reading: Reading, element: Element, party: str) -> tuple[BankA
     )
     if not account.iban and not account.number:
         raise _KIND.malformed(f"{party}Acct has neither an IBAN nor another account number", element)
-    lines = tuple(
-        found for part in element.iterfind(f"{party}/PstlAdr/AdrLine") if (found := part.text.strip())
-    )
+    lines = tuple(found for part in element.iterfind(f"{party}/PstlAdr/AdrLine") if (found := part.text.strip()))
     return account, lines
 
 
