@@ -21,7 +21,6 @@ from strongroom.payments.dispatch import (
     CONCURRENCY,
     ENQUIRE_AFTER,
     FIRST_REST,
-    LEASE,
     PENDING_ENQUIRE_AFTER,
     SILENCES,
     Dispatcher,
@@ -29,6 +28,7 @@ from strongroom.payments.dispatch import (
     write_once,
 )
 from strongroom.payments.instructions import Change, cancel_instruction, change_instruction
+from strongroom.payments.payment_files import LEASE
 from strongroom.rails.formats import pain001
 from tests.fixtures.platform import Client, Platform
 from tests.payments.paying import BANK, Payer, Rail
@@ -97,7 +97,7 @@ async def test_who_is_not_approved_any_more_sends_nothing(  # noqa: PLR0917  # f
 
 
 @pytest.mark.parametrize("put", [False, True], ids=["not in the outbox", "in the outbox"])
-async def test_a_file_on_its_way_when_its_tenant_is_deleted_comes_to_an_end(  # noqa: PLR0917  # fixtures
+async def test_a_file_on_its_way_when_its_tenant_is_deleted_comes_to_an_end(
     process: App, tenant: Client, simulator: SimulatorProcess, tmp_path: Path, clock: ManualClock, *, put: bool
 ) -> None:
     """Nobody knows whether a file that isn't there was fetched; that isn't guessed."""

@@ -240,8 +240,11 @@ class _Endpoint:
 
 
 class _Path(StarletteRoute):
-    """A path with parameters. Another one may match as well (`/bulk/{jobId}` and `/{orderRef}/metadata`): the first that
-    answers the method does, and only if none does, the first says which methods it answers."""
+    """A path with parameters.
+
+    Another one may match as well (`/bulk/{jobId}` and `/{orderRef}/metadata`): the first that answers the method does,
+    and only if none does, the first says which methods it answers.
+    """
 
     def __init__(self, path: str, endpoint: _Endpoint) -> None:
         super().__init__(path, endpoint, methods=list(endpoint.methods))
@@ -385,8 +388,11 @@ async def _next_part(receive: Receive, until: float | None = None) -> MutableMap
         ) from None
 
 
-def _gone() -> Unavailable:
-    return Unavailable(Failure("CLIENT_GONE", "The connection was closed before the request was complete."))
+def _gone() -> Invalid:
+    """The web server tells a client that left and chunks that are none (RFC 9112, section 7.1) by the same word."""
+    return Invalid(
+        Failure("CLIENT_GONE", "The request broke off: the connection was closed, or the body's chunks are malformed.")
+    )
 
 
 def _too_large() -> TooLarge:
