@@ -173,6 +173,21 @@ def test_a_file_has_only_so_many_entries_and_transactions(monkeypatch: pytest.Mo
         camt.read_notifications(document)
 
 
+def test_blanks_between_what_is_handed_over_are_no_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    details = [detail(8, f"E-{number}", "1.00").replace("<TxDtls>", "\n      <TxDtls>") for number in range(40)]
+    monkeypatch.setattr(_xml, "MAX_TEXT", 60)
+    [found] = camt.read_notifications(notification(8, entry(8, "40.00", *details)))[0].entries
+    assert len(found.details) == 40
+
+
+def test_a_batch_that_a_status_report_speaks_of_often_is_put_together_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Thousands of times, as thousands of batches do: what is kept of a file is not what stands around it."""
+    monkeypatch.setattr(_xml, "MAX_KEPT", 40)
+    parts = [batch("B-1", "PART", transaction(f"E-{number}", "RJCT", reason("AC04"))) for number in range(200)]
+    [found] = pain002.read(report("PART", "".join(parts), version=10)).batches
+    assert [one.end_to_end_id for one in found.transactions] == [f"E-{number}" for number in range(200)]
+
+
 def test_a_long_report_takes_little_more_than_what_it_says() -> None:
     """A tree of it would take twenty times its size."""
     document = notification(8, *(entry(8, "1.00", detail(8, f"E-{number}", "1.00")) for number in range(1_000)))

@@ -238,7 +238,7 @@ class _Reader:
 
     def _text(self, data: str) -> None:
         element = self._at
-        if element is None or element.children:
+        if element is None or element.children or element.pieces or (not element.text and data.isspace()):
             return
         element.text += data
         if len(element.text) > MAX_TEXT:

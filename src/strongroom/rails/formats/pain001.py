@@ -220,10 +220,10 @@ def read(document: bytes) -> InitiatedFile:
     file or a batch doesn't hold what its own header says.
     """
     reading = _PaymentReading(_KIND)
-    root = read_document(document, _KIND, {"CdtTrfTxInf": reading.take_payment})
+    root = read_document(document, _KIND, {"CdtTrfTxInf": reading.take_payment, "PmtInf": reading.take_batch})
     initiation = reading.element(root, "CstmrCdtTrfInitn")
     header = reading.element(initiation, "GrpHdr")
-    batches = tuple(_read_batch(reading, element) for element in initiation.iterfind("PmtInf"))
+    batches: tuple[InitiatedBatch, ...] = tuple(initiation.pieces)
     if not batches:
         raise _KIND.malformed("it holds no payments (PmtInf)", initiation)
     file = InitiatedFile(
@@ -458,6 +458,12 @@ class _PaymentReading(Reading):
         if self._head is None or element.parent is not self._batch:
             self._batch, self._head = element.parent, _read_head(self, element.parent)
         return _read_payment(self, element, self._head)
+
+    def take_batch(self, element: Element) -> InitiatedBatch | None:
+        """The batch with its payments, if it stands where batches do."""
+        if element.parent is None or element.parent.tag != "CstmrCdtTrfInitn":
+            return None
+        return _read_batch(self, element)
 
 
 def _read_head(reading: Reading, element: Element) -> _BatchHead:

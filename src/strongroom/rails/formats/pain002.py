@@ -13,14 +13,14 @@ from __future__ import annotations
 
 import enum
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from typing import Final
 
 from strongroom.kernel.errors import Failure, Invalid
-from strongroom.rails.formats._xml import Element, Kind, Reading, read_document, text
+from strongroom.rails.formats._xml import Element, Kind, Reading, Take, read_document, text
 
 REJECTED: Final = frozenset({"RJCT", "CANC"})
 """Statuses after which no money moves: rejected, and cancelled before execution."""
@@ -149,7 +149,11 @@ def read(document: bytes) -> StatusReport:
     `STATUS_REPORT_VERSION_NOT_SUPPORTED`, `STATUS_REPORT_CONTRADICTORY`.
     """
     reading = Reading(_KIND)
-    root = read_document(document, _KIND, {"TxInfAndSts": partial(_read_transaction, reading)})
+    pieces: dict[str, Take] = {
+        "TxInfAndSts": partial(_take_transaction, reading),
+        "OrgnlPmtInfAndSts": partial(_take_batch, reading),
+    }
+    root = read_document(document, _KIND, pieces)
     body = reading.element(root, "CstmrPmtStsRpt")
     header = reading.element(body, "GrpHdr")
     original = reading.element(body, "OrgnlGrpInfAndSts")
@@ -160,7 +164,7 @@ def read(document: bytes) -> StatusReport:
         original_message_name=text(original, "OrgnlMsgNmId"),
         status=_read_status(original, "GrpSts"),
         reasons=_read_reasons(reading, original),
-        batches=_merged(_read_batch(reading, element) for element in body.iterfind("OrgnlPmtInfAndSts")),
+        batches=_merged(body.pieces),
     )
     if not any(_statuses(report)):
         raise _KIND.malformed("it gives no status on any level", body)
@@ -168,7 +172,9 @@ def read(document: bytes) -> StatusReport:
     return report
 
 
-def _read_batch(reading: Reading, element: Element) -> BatchStatus:
+def _take_batch(reading: Reading, element: Element) -> BatchStatus | None:
+    if element.parent is None or element.parent.tag != "CstmrPmtStsRpt":
+        return None
     return BatchStatus(
         id=reading.text(element, "OrgnlPmtInfId", limit=35),
         status=_read_status(element, "PmtInfSts"),
@@ -177,7 +183,9 @@ def _read_batch(reading: Reading, element: Element) -> BatchStatus:
     )
 
 
-def _read_transaction(reading: Reading, element: Element) -> TransactionStatus:
+def _take_transaction(reading: Reading, element: Element) -> TransactionStatus | None:
+    if element.parent is None or element.parent.tag != "OrgnlPmtInfAndSts":
+        return None
     return TransactionStatus(
         end_to_end_id=reading.text(element, "OrgnlEndToEndId", limit=35),
         instruction_id=text(element, "OrgnlInstrId"),
@@ -189,21 +197,23 @@ def _read_transaction(reading: Reading, element: Element) -> TransactionStatus:
 
 def _merged(parts: Iterable[BatchStatus]) -> tuple[BatchStatus, ...]:
     """Batches in which each id is there once: a bank may speak of one batch in several places."""
-    batches: dict[str, BatchStatus] = {}
+    batches: dict[str, list[BatchStatus]] = {}
     for part in parts:
-        known = batches.get(part.id, part)
-        if known is part:
-            batches[part.id] = part
-            continue
-        if known.status and part.status and known.status != part.status:
-            raise _contradiction("it gives two different statuses for one batch")
-        batches[part.id] = replace(
-            known,
-            status=known.status or part.status,
-            reasons=known.reasons or part.reasons,
-            transactions=known.transactions + part.transactions,
-        )
-    return tuple(batches.values())
+        batches.setdefault(part.id, []).append(part)
+    return tuple(same[0] if len(same) == 1 else _merge(same) for same in batches.values())
+
+
+def _merge(parts: Sequence[BatchStatus]) -> BatchStatus:
+    """One batch of what is said about it in several places."""
+    statuses = list(dict.fromkeys(part.status for part in parts if part.status))
+    if len(statuses) > 1:
+        raise _contradiction("it gives two different statuses for one batch")
+    return BatchStatus(
+        id=parts[0].id,
+        status=statuses[0] if statuses else "",
+        reasons=next((part.reasons for part in parts if part.reasons), ()),
+        transactions=tuple(transaction for part in parts for transaction in part.transactions),
+    )
 
 
 def _read_status(element: Element, path: str) -> str:
