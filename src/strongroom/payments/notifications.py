@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
@@ -16,6 +15,7 @@ import structlog
 from strongroom.audit import record
 from strongroom.database import Databases, Operation, in_operation
 from strongroom.kernel.actors import system
+from strongroom.kernel.clock import sleep_until
 from strongroom.kernel.errors import Failure, Forbidden, NotFound, Unauthenticated
 from strongroom.kernel.ids import TenantId
 from strongroom.payments.apps import get_settings
@@ -56,8 +56,7 @@ class NotificationReceiver:
             outcomes = provider.read_notification(headers, body)
         except (NotFound, Forbidden, Unauthenticated) as error:
             log.info("notification.refused", code=error.code, tenant=str(tenant), correlation_id=correlation_id)
-            while (left_s := refuse_at - monotonic()) > 0:  # a timer may ring a little early
-                await asyncio.sleep(left_s)
+            await sleep_until(refuse_at)
             raise Unauthenticated(
                 Failure(
                     "NOTIFICATION_SIGNATURE_INVALID",
