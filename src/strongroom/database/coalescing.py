@@ -5,8 +5,8 @@ requests share one commit, and each still gets its own verdict, and only after t
 answer often ask again at once. So what waits by then stays a moment longer, until as many have come as there were
 before, but no longer than the last batch took: otherwise callers fall apart into two halves, of which each waits for
 the other's transaction, and twice as many transactions are needed. A caller who is alone never waits. When a whole
-batch fails on something unexpected, its members are run again one by one, so that nobody pays for a neighbour; what is raised on
-purpose (the database is away, the key was revoked) is every member's answer.
+batch fails on something unexpected, its members are run again one by one, so that nobody pays for a neighbour; what is
+raised on purpose (the database is away, the key was revoked) is every member's answer.
 """
 
 from __future__ import annotations
