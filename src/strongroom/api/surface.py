@@ -87,10 +87,8 @@ class Surface:
             default=self._refuse,
         )
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one connection scope."""
-        if scope["type"] != "http":
-            return
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        """Serve one request (ASGI 3, scope type `http`)."""
         path = scope["path"]
         if len(path) > 1 and path[-1] == "/":
             scope["path"] = path[:-1]
@@ -98,10 +96,9 @@ class Surface:
             scope["path"] = "/v1" + scope["path"][3:]
         endpoint = self._fixed.get(scope["path"])
         if endpoint is None or scope["method"] not in endpoint.methods:
-            await self._router(scope, receive, send)
-        else:
-            scope["path_params"] = {}
-            await endpoint(scope, receive, send)
+            return self._router(scope, receive, send)
+        scope["path_params"] = {}
+        return endpoint(scope, receive, send)
 
     async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
         endpoint = self._fixed.get(scope["path"])
@@ -231,15 +228,17 @@ class _Endpoint:
         self.methods = methods
         self._allow = ", ".join(sorted(methods)).encode()
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         route = self.methods.get(scope["method"])
         if route is None:
-            failure = Failure("METHOD_NOT_ALLOWED", "This path doesn't answer this method; see the Allow header.")
-            correlation_id = _correlation_id(dict(scope["headers"]))
-            extra = ((b"allow", self._allow),)
-            await _send_failures(send, scope, [failure], 405, correlation_id=correlation_id, extra=extra)
-            return
-        await self._surface.serve(route, scope, receive, send)
+            return self._refuse(scope, send)
+        return self._surface.serve(route, scope, receive, send)
+
+    async def _refuse(self, scope: Scope, send: Send) -> None:
+        failure = Failure("METHOD_NOT_ALLOWED", "This path doesn't answer this method; see the Allow header.")
+        correlation_id = _correlation_id(dict(scope["headers"]))
+        extra = ((b"allow", self._allow),)
+        await _send_failures(send, scope, [failure], 405, correlation_id=correlation_id, extra=extra)
 
 
 def build_asgi(services: Services, routes: Sequence[Route]) -> Surface:
