@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
-from strongroom.identity import Tokens
+from strongroom.identity import SigningKeys, Tokens
 from strongroom.kernel.clock import ManualClock
 from strongroom.kernel.config import Environment
 from strongroom.kernel.ids import ApiKeyId, new_uuid, parse_uuid
@@ -91,7 +91,9 @@ async def _bad_tokens(bench: Workbench, scene: Stage, level: Level) -> Mapping[s
     middle = len(signature) // 2
     flipped = "A" if signature[middle] != "A" else "B"
     return {
-        "forged": _issue(Tokens(Secret(os.urandom(32)), environment, bench.clock), key, _decoded(claims)),
+        "forged": _issue(
+            Tokens(SigningKeys.fixed(Secret(os.urandom(32))), environment, bench.clock), key, _decoded(claims)
+        ),
         "expired": _issue(bench.tokens(environment, past), key, _decoded(claims)),
         "of another environment": _issue(bench.tokens(other, bench.clock), key, _decoded(claims)),
         "unsigned": f"{_encoded({'alg': 'none', 'typ': 'JWT'})}.{claims}.",
