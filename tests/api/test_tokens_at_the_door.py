@@ -88,7 +88,9 @@ async def test_forged_tokens_are_refused(platform: Platform, account: Client) ->
         made = hmac.digest(secret, text.encode(), "sha256")
         return f"{text}.{base64.urlsafe_b64encode(made).rstrip(b'=').decode()}"
 
-    stranger = Tokens(SigningKeys.fixed(Secret(hashlib.sha256(b"another key").digest())), Environment.SANDBOX, SystemClock())
+    stranger = Tokens(
+        SigningKeys.fixed(Secret(hashlib.sha256(b"another key").digest())), Environment.SANDBOX, SystemClock()
+    )
     forged = {
         "alg none, no signature": f"{encode({'alg': 'none', 'typ': 'JWT'})}.{payload}.",
         "alg none, our signature": f"{encode({'alg': 'none', 'typ': 'JWT'})}.{payload}.{signature}",
