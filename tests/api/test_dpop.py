@@ -88,7 +88,7 @@ NOT_GOOD: dict[str, dict[str, Any]] = {
     "without a key": {"header": {"jwk": None}},
     "with another's key": {"header": {"jwk": STRANGER.bare}},
     "with a private key": {"header": {"jwk": HOLDER.key.as_dict(private=True)}},
-    "with a header that must be understood": {"header": {"crit": ["b64"], "b64": True}},
+    "with a header that must be understood": {"header": {"crit": ["x"], "x": "1"}},
 }
 
 

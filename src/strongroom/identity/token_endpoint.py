@@ -195,7 +195,7 @@ class TokenEndpoint:
         credential: Credential
         if given is None and form.authorization.lower().startswith("hmac "):
             credential = read_signature(form.authorization, form.body)
-        elif given is None or kind != ASSERTION_TYPE:
+        elif given is None:
             raise Unauthenticated(
                 Failure(
                     "CLIENT_PROOF_IS_REQUIRED",
@@ -204,11 +204,19 @@ class TokenEndpoint:
                     {"type": ASSERTION_TYPE},
                 )
             )
+        elif kind != ASSERTION_TYPE:
+            raise Invalid(
+                Failure(
+                    "CLIENT_ASSERTION_TYPE_NOT_SUPPORTED",
+                    "The client_assertion_type is {type}.",
+                    {"type": ASSERTION_TYPE},
+                )
+            )
         else:
             credential = read_assertion(given, self.issuer)
         named = form.parameters.get("client_id")
         if named is not None and parse_uuid(named) != credential.public_key:
-            raise Unauthenticated(
+            raise Invalid(
                 Failure("CLIENT_ID_DISAGREES", "The client_id isn't the key whose credential was sent. Leave it out.")
             )
         return credential
