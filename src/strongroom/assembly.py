@@ -206,7 +206,12 @@ class Installation:
 
     def tokens(self, clock: Clock) -> Tokens:
         """Issues and reads access tokens."""
-        return load_or_make_tokens(self.config.keys_dir / "tokens.key", self.config.environment, clock)
+        return load_or_make_tokens(self.tokens_file, self.config.environment, clock)
+
+    @property
+    def tokens_file(self) -> Path:
+        """The key that access tokens are signed with."""
+        return self.config.keys_dir / "tokens.key"
 
     def _vouched(self, purpose: str) -> Certificate:
         made = self.authority.issue(purpose)

@@ -206,7 +206,7 @@ async def test_forms_are_read_strictly(shared: OAuthClient) -> None:
             "FORM_IS_INVALID",
         )
     in_json = await http.post("/oauth/token", json=shared.form(**GRANT))
-    assert (in_json.status_code, in_json.json()["error"]) == (415, "invalid_request")
+    assert (in_json.status_code, in_json.json()["error"]) == (400, "invalid_request")
     both = await http.post("/oauth/token", data=shared.form(**GRANT), headers={"Authorization": "Hmac a:b:c:d"})
     assert told(both) == (400, "invalid_request", "CLIENT_PROOF_SENT_TWICE")
 

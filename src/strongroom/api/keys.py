@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -32,6 +32,7 @@ from strongroom.kernel.errors import Failure, Invalid, NotFound
 from strongroom.kernel.ids import ApiKeyId, parse_uuid
 
 MAX_NAME: Final = 100
+T = TypeVar("T")
 
 
 class KeyBody(msgspec.Struct, rename="camel"):
@@ -109,9 +110,9 @@ async def _create(op: Operation, call: Call) -> Reply:
     common: dict[str, Any] = {
         "name": asked.name or DEFAULT_NAME,
         "roles": asked.roles,
-        "expires_at": asked.expires_on or None,
-        "scopes": asked.scopes or None,
-        "per_minute": asked.requests_per_minute or None,
+        "expires_at": _given(asked.expires_on),
+        "scopes": _given(asked.scopes),
+        "per_minute": _given(asked.requests_per_minute),
     }
     if isinstance(asked.public_keys, UnsetType):
         key, made = await create_key(op, databases, **common)
@@ -120,6 +121,11 @@ async def _create(op: Operation, call: Call) -> Reply:
         key = await register_key(op, databases, public_keys=asked.public_keys, **common)
     body = NewKeyBody(private_key=private_key, **{**msgspec.structs.asdict(_body(key)), "last_used_on": None})
     return Reply(201, body, unrepeatable=("privateKey",))
+
+
+def _given(value: T | UnsetType | None) -> T | None:
+    """What a new key has, of something that may be left out."""
+    return None if isinstance(value, UnsetType) else value
 
 
 async def _get(op: Operation, call: Call) -> Reply:

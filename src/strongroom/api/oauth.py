@@ -15,7 +15,7 @@ from strongroom.access import Permission
 from strongroom.api import problems
 from strongroom.api.routing import Access, Call, Reply, Route
 from strongroom.identity import ALGORITHM, PUBLIC_KEY_ALGORITHMS, Form, TokenEndpoint
-from strongroom.kernel.errors import Failure, Forbidden, Invalid, Refused, StrongroomError, Unauthenticated
+from strongroom.kernel.errors import Failure, Forbidden, Invalid, StrongroomError, TooOften, Unauthenticated
 
 FORM: Final = "application/x-www-form-urlencoded"
 TOKEN_PATH: Final = "/oauth/token"  # noqa: S105  a path
@@ -136,7 +136,7 @@ def tell(call: Call, error: StrongroomError) -> Reply:
     elif status >= 500:
         told = "temporarily_unavailable" if status == 503 else "server_error"
     else:
-        told, status = "invalid_request", 400 if isinstance(error, Refused) else status
+        told, status = "invalid_request", status if isinstance(error, TooOften) else 400
     if told == "use_dpop_nonce":
         headers += _nonce(call)
     body = OAuthErrorBody(error=told, error_description=_plain(error.failures[0]), code=code)

@@ -174,7 +174,7 @@ def _error_statuses(route: Route) -> list[int]:
     statuses = [400, 503, *route.errors]
     if route.access is not Access.PUBLIC:
         statuses += [401, 403, 429]
-    if route.method in {"POST", "PUT", "DELETE"}:
+    if route.method in {"POST", "PUT", "DELETE"} and route.error_body is None:
         statuses += [413, 415]
     if route.method == "POST" and route.access is not Access.PUBLIC:
         statuses += [409, 422]

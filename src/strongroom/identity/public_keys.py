@@ -66,6 +66,7 @@ class PublicKey(msgspec.Struct, frozen=True, kw_only=True):
             if isinstance(key, OKPKey):
                 return _has_signed_by_ed25519(key, signed.text)
             registry = jws.JWSRegistry(algorithms=[self.algorithm], strict_check_header=False)
+            registry.max_header_length = MAX_SIGNED_CHARACTERS  # an RSA key in it takes more than the usual 512
             jws.deserialize_compact(signed.text, key, [self.algorithm], registry)
         except (JoseError, InvalidSignature, ValueError, TypeError):
             return False
