@@ -28,6 +28,8 @@ from strongroom.vault.secret_files import read_or_make_secret, read_secret, repl
 LIFETIME: Final = timedelta(minutes=15)
 """How long a token is good for at most."""
 LOOKED_AT_EVERY_S: Final = 1.0
+NOTICED_WITHIN: Final = timedelta(seconds=5)
+"""How much longer a former key stays good: other processes sign with it until they have looked again."""
 _SEED_BYTES: Final = 32
 _INSTANT_BYTES: Final = 8
 
@@ -118,7 +120,7 @@ def rotate_signing_key(path: Path, now: datetime, *, at_once: bool = False) -> s
                         {"end": f"{found.ends_at:%H:%M:%S} UTC"},
                     )
                 )
-            end = int((now + LIFETIME).timestamp()) + 1
+            end = int((now + LIFETIME + NOTICED_WITHIN).timestamp())
             replace_secret(former, seed + end.to_bytes(_INSTANT_BYTES, "big"))
         fresh = os.urandom(_SEED_BYTES)
         replace_secret(path, fresh)
