@@ -7,7 +7,6 @@ record. All refusals take the same time, so that it doesn't tell which keys exis
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import dataclasses
 import time
@@ -23,6 +22,7 @@ from strongroom.database import Databases, DirectoryEntry, Operation, in_operati
 from strongroom.identity.api_keys import SealedKey, mark_used, open_key
 from strongroom.identity.ip_lists import check_source
 from strongroom.kernel.actors import Actor, ActorKind, system
+from strongroom.kernel.clock import sleep_until
 from strongroom.kernel.errors import Failure, Forbidden, Invalid, StrongroomError, Unauthenticated, Unavailable
 from strongroom.kernel.ids import AccountId, ApiKeyId, TenantId
 from strongroom.kernel.networks import Address
@@ -34,8 +34,6 @@ CLOCK_WINDOW: Final = timedelta(minutes=5)
 NONCE_KEPT: Final = 3 * CLOCK_WINDOW
 """How long a nonce is remembered: more than the two windows in which its signature could be good."""
 REFUSAL_TAKES_S: Final = 0.15
-_TIMER_S: Final = 0.002
-"""A timer may ring a little early."""
 _PURGED_AT_ONCE: Final = 64
 T = TypeVar("T")
 
@@ -155,7 +153,7 @@ async def taking_its_time() -> AsyncIterator[None]:
     try:
         yield
     except (Unauthenticated, Forbidden):
-        await asyncio.sleep(started + REFUSAL_TAKES_S + _TIMER_S - time.monotonic())
+        await sleep_until(started + REFUSAL_TAKES_S)
         raise
 
 
