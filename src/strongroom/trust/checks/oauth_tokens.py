@@ -136,7 +136,6 @@ async def _check_assertions(findings: Findings, scene: _Scene) -> int:
     once = scene.assertion()
     first = await scene.ask(once)
     findings.expect(first.status == 200, f"{TOKEN} answers {first.status} to a good assertion")
-    head, claims, signature = scene.assertion().split(".")
     stranger = str(scene.stage.other.key.public_key)
     bad = {
         "used before": once,
@@ -150,9 +149,9 @@ async def _check_assertions(findings: Findings, scene: _Scene) -> int:
         "without an issuer": scene.assertion(iss=None),
         "about somebody else": scene.assertion(iss=stranger, sub=stranger),
         "under an unknown name": scene.assertion(kid="unknown"),
-        "unsigned": f"{_header('none')}.{claims}.",
-        "signed with the public key": _confused(scene, claims),
-        "damaged": f"{head}.{claims}.{signature[:-8]}AAAAAAAA",
+        "unsigned": f"{_header('none')}.{scene.assertion().split('.')[1]}.",
+        "signed with the public key": _confused(scene, scene.assertion().split(".")[1]),
+        "damaged": f"{scene.assertion()[:-8]}AAAAAAAA",
     }
     for what, assertion in bad.items():
         answer = await scene.ask(assertion)
