@@ -23,7 +23,7 @@ from strongroom.identity.api_keys import SealedKey, mark_used, open_key
 from strongroom.identity.ip_lists import check_source
 from strongroom.kernel.actors import Actor, ActorKind, system
 from strongroom.kernel.clock import sleep_until
-from strongroom.kernel.errors import Failure, Forbidden, Invalid, StrongroomError, Unauthenticated, Unavailable
+from strongroom.kernel.errors import Broken, Failure, Forbidden, Invalid, StrongroomError, Unauthenticated, Unavailable
 from strongroom.kernel.ids import AccountId, ApiKeyId, TenantId
 from strongroom.kernel.networks import Address
 
@@ -113,7 +113,7 @@ async def authenticate(
         )
         if row is None:
             raise refused()
-        sealed = open_key(op, key, row[0])
+        sealed = _opened(op, key, row[0])
         credential.check_signature(sealed)
         # After the signature: a stranger isn't told that there is a list.
         await check_source(op, dataclasses.replace(op.actor, source=source))
@@ -182,6 +182,16 @@ def refused() -> Unauthenticated:
     )
 
 
+def _opened(op: Operation, key: ApiKeyId, envelope: bytes) -> SealedKey:
+    """What is sealed of the key. One that doesn't open here lets nobody in: the row was altered, or it is another
+    installation's under our label. Somebody has to look at that, so it is told, but not to who knocks."""
+    try:
+        return open_key(op, key, envelope)
+    except Broken as error:
+        log.exception("sign_in.key_broken", public_key=str(key), code=error.code)
+        raise refused() from error
+
+
 def _check_environment(databases: Databases, entry: DirectoryEntry) -> None:
     if entry.environment != databases.environment.value:
         raise Unauthenticated(
@@ -223,7 +233,7 @@ async def _record_refusal(
     *,
     correlation_id: str,
 ) -> None:
-    """The refusal stands also when it can't be recorded, because the database is away."""
+    """The refusal stands also when it can't be recorded, because the database is away or its keys are another's."""
     try:
         async with databases.operation(
             system("sign-in"),
@@ -234,8 +244,8 @@ async def _record_refusal(
         ) as op:
             op.actor = _actor(entry, key)
             await record(op, action, "api-key", key, outcome="refused", detail=error.code)
-    except Unavailable as away:
-        log.warning("sign_in.refusal_not_recorded", code=away.code, correlation_id=correlation_id)
+    except (Unavailable, Broken) as failed:
+        log.warning("sign_in.refusal_not_recorded", code=failed.code, correlation_id=correlation_id)
 
 
 def _actor(entry: DirectoryEntry, public_key: ApiKeyId) -> Actor:
