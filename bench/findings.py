@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
 
-from bench import floor, lookup
+from bench import floor, lookup, tokens
 from bench.bulk import Filled, fill
 from bench.failure import BenchError
 from bench.lookup import LookedUp
@@ -16,6 +16,7 @@ from bench.measure import Run, create
 from bench.processes import resident_mib
 from bench.sealing import Sealing, measure_fields, measure_keys, measure_scopes
 from bench.target import Target, start_ordinary, start_strongroom
+from bench.tokens import TokenRates
 
 FEW_CONNECTIONS = 32
 MANY_CONNECTIONS = 128
@@ -58,6 +59,7 @@ class Findings:
     rate_with_many: float
     lookups_few: LookedUp
     lookups_many: LookedUp
+    tokens: TokenRates
     rss_mib: float
     pss_mib: float
     sealing: Sealing
@@ -122,6 +124,8 @@ def take(plan: Plan, folder: Path, *, say: Callable[[str], None]) -> Findings:
 
     lookups_few, lookups_many = lookup.measure(folder / "lookups", (plan.few, plan.many))
     say(f"look-up among {plan.many:,} customers: {lookups_many.rate:,.0f}/s, p99 {lookups_many.p99_ms:.1f} ms")
+    rates = tokens.measure(folder / "tokens")
+    say(f"tokens: {rates.by_hmac:,.0f}/s by HMAC, {rates.by_assertion:,.0f}/s by assertion")
 
     return Findings(
         floors=floors,
@@ -134,6 +138,7 @@ def take(plan: Plan, folder: Path, *, say: Callable[[str], None]) -> Findings:
         rate_with_many=mean(many_run.load.rate for _, many_run in turns),
         lookups_few=lookups_few,
         lookups_many=lookups_many,
+        tokens=rates,
         rss_mib=max(rss for rss, _ in memory),
         pss_mib=max(pss for _, pss in memory),
         sealing=Sealing(

@@ -24,7 +24,17 @@ from strongroom.api.surface import Surface
 from strongroom.api.table import ROUTES
 from strongroom.database import Databases, EmbeddedServer
 from strongroom.database.databases import CARDS, CARDS_ROLE, provision, provision_cards, url_of
-from strongroom.identity import Certificate, LocalAuthority, Tokens, load_or_make_tokens, own_certificate
+from strongroom.identity import (
+    Admission,
+    Certificate,
+    LocalAuthority,
+    Proofs,
+    Rates,
+    TokenEndpoint,
+    Tokens,
+    load_or_make_tokens,
+    own_certificate,
+)
 from strongroom.identity.certificates import write_private
 from strongroom.kernel.clock import Clock, SystemClock
 from strongroom.kernel.config import Config, Environment
@@ -196,7 +206,12 @@ class Installation:
 
     def tokens(self, clock: Clock) -> Tokens:
         """Issues and reads access tokens."""
-        return load_or_make_tokens(self.config.keys_dir / "tokens.key", self.config.environment, clock)
+        return load_or_make_tokens(self.tokens_file, self.config.environment, clock)
+
+    @property
+    def tokens_file(self) -> Path:
+        """The key that access tokens are signed with."""
+        return self.config.keys_dir / "tokens.key"
 
     def _vouched(self, purpose: str) -> Certificate:
         made = self.authority.issue(purpose)
@@ -290,11 +305,27 @@ class App:
             ReportReader: ReportReader(),
             CardVault: self.card_vault("api"),
             FrontDoor: self.front_door,
+            TokenEndpoint: TokenEndpoint(
+                databases=self.databases,
+                tokens=self.tokens,
+                proofs=self.proofs,
+                clock=self.clock,
+                issuer=self.config.portal_origin,
+            ),
         }
+        admission = Admission(
+            databases=self.databases, tokens=self.tokens, proofs=self.proofs, rates=Rates(self.databases)
+        )
         services = Services(
-            config=self.config, clock=self.clock, databases=self.databases, tokens=self.tokens, parts=parts
+            config=self.config, clock=self.clock, databases=self.databases, admission=admission, parts=parts
         )
         return build_asgi(services, ROUTES)
+
+    @cached_property
+    def proofs(self) -> Proofs:
+        """Checks the proofs of those whose tokens are bound to a key."""
+        secret = read_or_make_secret(self.config.keys_dir / "dpop.secret", _PASSWORD_BYTES)
+        return Proofs(Secret(secret), self.config.authorities, self.clock)
 
     @cached_property
     def application(self) -> Application:

@@ -42,7 +42,7 @@ async def test_a_keys_life(account: Client, level: str) -> None:
     assert made.status_code == 201
     key = made.json()
     assert list(key)[:5] == ["identity", "name", "publicKey", "privateKey", "roles"]
-    assert list(key)[5:] == ["createdOn", "expiresOn", "lastUsedOn"]
+    assert list(key)[5:] == ["createdOn", "expiresOn", "lastUsedOn", "jwks", "scopes", "requestsPerMinute"]
     assert len(base64.b64decode(key["privateKey"], validate=True)) == 32
     assert uuid.UUID(key["publicKey"]).version == 7
     shown = {field: value for field, value in key.items() if field != "privateKey"}

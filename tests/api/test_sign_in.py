@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 import httpx
 import pytest
 
-from strongroom.identity.hmac_signin import REFUSAL_TAKES_S
+from strongroom.identity.clients import REFUSAL_TAKES_S
 from strongroom.kernel.actors import system
 from strongroom.kernel.clock import ManualClock
 from strongroom.kernel.ids import AccountId, TenantId

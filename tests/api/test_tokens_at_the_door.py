@@ -17,7 +17,7 @@ from joserfc.jwk import KeySet
 
 from strongroom.api.routing import Access, Route
 from strongroom.api.table import ROUTES
-from strongroom.identity import Tokens
+from strongroom.identity import SigningKeys, Tokens
 from strongroom.kernel.clock import ManualClock, SystemClock
 from strongroom.kernel.config import Environment
 from strongroom.kernel.ids import AccountId, ApiKeyId
@@ -57,6 +57,11 @@ def test_what_is_open_to_everybody() -> None:
         "GET /ready",
         "GET /.well-known/jwks.json",
         "GET /openapi.json",
+        # Their clients sign themselves.
+        "POST /oauth/token",
+        "POST /oauth/introspect",
+        "POST /oauth/revoke",
+        "GET /.well-known/oauth-authorization-server",
         "GET /trust",
         "GET /trust.json",
         # Providers sign what they send there.
@@ -83,7 +88,9 @@ async def test_forged_tokens_are_refused(platform: Platform, account: Client) ->
         made = hmac.digest(secret, text.encode(), "sha256")
         return f"{text}.{base64.urlsafe_b64encode(made).rstrip(b'=').decode()}"
 
-    stranger = Tokens(Secret(hashlib.sha256(b"another key").digest()), Environment.SANDBOX, SystemClock())
+    stranger = Tokens(
+        SigningKeys.fixed(Secret(hashlib.sha256(b"another key").digest())), Environment.SANDBOX, SystemClock()
+    )
     forged = {
         "alg none, no signature": f"{encode({'alg': 'none', 'typ': 'JWT'})}.{payload}.",
         "alg none, our signature": f"{encode({'alg': 'none', 'typ': 'JWT'})}.{payload}.{signature}",
@@ -123,7 +130,7 @@ async def test_a_token_ends_after_fifteen_minutes(platform: Platform, account: C
 
 async def test_a_token_of_the_other_environment_is_refused(platform: Platform, account: Client) -> None:
     seed = (platform.app.config.keys_dir / "tokens.key").read_bytes()
-    issued = Tokens(Secret(seed), Environment.PRODUCTION, SystemClock()).issue(
+    issued = Tokens(SigningKeys.fixed(Secret(seed)), Environment.PRODUCTION, SystemClock()).issue(
         ApiKeyId(uuid.UUID(account.public_key)),
         account=AccountId(uuid.UUID(account.account_id)),
         tenant=None,

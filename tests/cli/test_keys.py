@@ -149,6 +149,29 @@ def test_a_holder_described_wrongly_is_told_of_loudly_and_stops_nobody(house: Ho
         assert http.get("/ready").status_code == 200
 
 
+async def test_the_key_that_signs_tokens_rotates_under_way(house: House, tenants: tuple[Client, Client]) -> None:
+    tenant, _ = tenants
+
+    async def published() -> list[str]:
+        return [key["kid"] for key in (await tenant.http.get("/.well-known/jwks.json")).json()["keys"]]
+
+    async def read() -> httpx.Response:
+        return await tenant.http.get("/v1/tenant", headers=tenant.headers)
+
+    [old] = await published()
+    assert house.told("tokens", "rotate")["done"] is False
+    assert await published() == [old]
+    new = house.told("tokens", "rotate", "--yes")["keyId"]
+    await until(200, read)
+    assert "TOKEN_KEY_ROTATED_LATELY" in house.keys("tokens", "rotate", "--yes").stderr
+    assert set(await published()) <= {old, new}
+    last = house.told("tokens", "rotate", "--at-once", "--yes")["keyId"]
+    await until(401, read)
+    assert (await tenant.sign_in()).status_code == 201
+    await until(200, read)
+    assert await published() == [last]
+
+
 async def test_keys_are_listed_and_shown(house: House, tenants: tuple[Client, Client]) -> None:
     tenant = str(tenants[0].tenant_id)
     listed = {each["tenantId"] or each["accountId"]: each for each in house.told("list")}

@@ -24,6 +24,10 @@ from tests.payments.world import World
 
 PUBLIC = {
     ("POST", "/v1/identity/hmac"): "signed itself",
+    ("POST", "/oauth/token"): "signed itself",
+    ("POST", "/oauth/introspect"): "signed itself",
+    ("POST", "/oauth/revoke"): "signed itself",
+    ("GET", "/.well-known/oauth-authorization-server"): "",
     ("GET", "/health"): "",
     ("GET", "/ready"): "",
     ("GET", "/.well-known/jwks.json"): "",

@@ -12,7 +12,7 @@ import pytest
 from joserfc import jwt
 from joserfc.jwk import OKPKey
 
-from strongroom.identity import Tokens, load_or_make_tokens, tokens
+from strongroom.identity import SigningKeys, Tokens, load_or_make_tokens, signing_keys, tokens
 from strongroom.kernel.actors import ActorKind
 from strongroom.kernel.clock import ManualClock
 from strongroom.kernel.config import Environment
@@ -31,7 +31,7 @@ def clock() -> ManualClock:
 
 @pytest.fixture
 def made(clock: ManualClock) -> Tokens:
-    return Tokens(Secret(os.urandom(32)), Environment.SANDBOX, clock)
+    return Tokens(SigningKeys.fixed(Secret(os.urandom(32))), Environment.SANDBOX, clock)
 
 
 def issue(made: Tokens, tenant: TenantId | None = TENANT) -> str:
@@ -40,11 +40,12 @@ def issue(made: Tokens, tenant: TenantId | None = TENANT) -> str:
 
 def test_a_token_tells_its_key_and_the_same_actor_every_time(made: Tokens) -> None:
     token = issue(made)
-    actor = made.read(token)
+    access = made.read(token)
+    actor = access.actor
     assert (actor.kind, actor.key_id, actor.account_id, actor.tenant_id) == (ActorKind.API_KEY, KEY, ACCOUNT, TENANT)
     assert actor.roles == {"tenant-admin"}
-    assert made.read(token) is actor
-    assert made.read(issue(made, None)).tenant_id is None
+    assert made.read(token) is access
+    assert made.read(issue(made, None)).actor.tenant_id is None
 
 
 def test_two_tokens_of_one_moment_differ(made: Tokens) -> None:
@@ -54,7 +55,7 @@ def test_two_tokens_of_one_moment_differ(made: Tokens) -> None:
 def test_a_remembered_token_still_ends(made: Tokens, clock: ManualClock) -> None:
     token = issue(made)
     made.read(token)
-    clock.advance(tokens.LIFETIME)
+    clock.advance(signing_keys.LIFETIME)
     for _ in range(2):
         with pytest.raises(Unauthenticated) as refused:
             made.read(token)
@@ -74,7 +75,7 @@ def test_the_signing_key_is_kept_in_a_file_for_its_owner_alone(tmp_path: Path, c
     file = tmp_path / "keys" / "tokens.key"
     token = issue(load_or_make_tokens(file, Environment.SANDBOX, clock))
     assert file.stat().st_mode & 0o777 == 0o600
-    assert load_or_make_tokens(file, Environment.SANDBOX, clock).read(token).key_id == KEY
+    assert load_or_make_tokens(file, Environment.SANDBOX, clock).read(token).actor.key_id == KEY
     file.chmod(0o640)
     with pytest.raises(Broken):
         load_or_make_tokens(file, Environment.SANDBOX, clock)
@@ -92,13 +93,17 @@ def test_the_signing_key_is_kept_in_a_file_for_its_owner_alone(tmp_path: Path, c
         ({"tenant": None}, "TOKEN_INVALID"),
         ({"exp": "never"}, "TOKEN_INVALID"),
         ({"roles": "tenant-admin"}, "TOKEN_INVALID"),
+        ({"jti": "x"}, "TOKEN_INVALID"),
+        ({"scope": ["transactions:read"]}, "TOKEN_INVALID"),
+        ({"cnf": "x"}, "TOKEN_INVALID"),
+        ({"cnf": {"x5t#S256": "x"}}, "TOKEN_INVALID"),
     ],
 )
 def test_what_our_key_signed_for_another_end_is_no_access_token(
     clock: ManualClock, change: dict[str, object], code: str
 ) -> None:
     seed = os.urandom(32)
-    made = Tokens(Secret(seed), Environment.SANDBOX, clock)
+    made = Tokens(SigningKeys.fixed(Secret(seed)), Environment.SANDBOX, clock)
     public = made.key_set()["keys"][0]
     key = OKPKey.import_key({"kty": "OKP", "crv": "Ed25519", "x": public["x"], "d": jwt_base64(seed)})
     claims = {
@@ -109,10 +114,11 @@ def test_what_our_key_signed_for_another_end_is_no_access_token(
         "account": str(ACCOUNT),
         "tenant": str(TENANT),
         "roles": ["tenant-admin"],
+        "jti": str(uuid.uuid4()),
         "exp": int((NOW + timedelta(minutes=1)).timestamp()),
     }
     header = {"alg": "Ed25519", "kid": public["kid"]}
-    assert made.read(jwt.encode(header, claims, key, algorithms=["Ed25519"])).key_id == KEY
+    assert made.read(jwt.encode(header, claims, key, algorithms=["Ed25519"])).actor.key_id == KEY
     with pytest.raises(Unauthenticated) as refused:
         made.read(jwt.encode(header, {**claims, **change}, key, algorithms=["Ed25519"]))
     assert refused.value.code == code

@@ -13,7 +13,7 @@ from strongroom.api.source import SourceReader
 from strongroom.api.table import ROUTES
 from strongroom.assembly import Installation
 from strongroom.cli.workbenches import served_here
-from strongroom.database.ip_lists import ANYWHERE, IpList, IpLists
+from strongroom.database.gates import OPEN, Gate, Gates
 from strongroom.database.operation import Session
 from strongroom.kernel.networks import Address
 from strongroom.trust import Workbench
@@ -28,11 +28,11 @@ async def test_what_is_served_is_green(bench: Workbench) -> None:
 
 
 async def test_a_list_that_operations_do_not_ask_is_red(bench: Workbench, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Open(IpLists):
-        async def read(self, *_: Any) -> IpList:
-            return ANYWHERE
+    class Open(Gates):
+        async def read(self, *_: Any) -> Gate:
+            return OPEN
 
-    monkeypatch.setattr("strongroom.database.databases.IpLists", Open)
+    monkeypatch.setattr("strongroom.database.databases.Gates", Open)
     async with served_here(Installation(bench.config)) as open_house:
         figure = await check_addresses(open_house)
     assert "GET /v1/tenant answers 200 to an address that isn't listed" in figure.breaches
@@ -40,12 +40,12 @@ async def test_a_list_that_operations_do_not_ask_is_red(bench: Workbench, monkey
 
 
 async def test_a_list_that_is_remembered_too_long_is_red(bench: Workbench, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Stale(IpLists):
-        async def read(self, session: Session, region: str, scope: Any) -> IpList:
+    class Stale(Gates):
+        async def read(self, session: Session, region: str, scope: Any) -> Gate:
             session = dataclasses.replace(session, epoch=1)
             return await super().read(session, region, scope)
 
-    monkeypatch.setattr("strongroom.database.databases.IpLists", Stale)
+    monkeypatch.setattr("strongroom.database.databases.Gates", Stale)
     async with served_here(Installation(bench.config)) as stale:
         figure = await check_addresses(stale)
     assert "GET /v1/tenant answers 200 to an address that isn't listed" in figure.breaches

@@ -11,8 +11,13 @@ from strongroom.kernel.errors import Failure, Forbidden
 def allows(actor: Actor, permission: Permission) -> bool:
     """Whether the actor holds the permission. Our own processes and the installation's operator hold all."""
     if actor.kind in {ActorKind.API_KEY, ActorKind.PERSON}:
-        return permission in permissions_of(actor.roles)
+        return permission in permissions_of(actor.roles) and is_within_scopes(actor, permission)
     return actor.kind is not ActorKind.STRANGER
+
+
+def is_within_scopes(actor: Actor, permission: Permission) -> bool:
+    """Whether the token that the actor came with is good for the permission at all (RFC 6749 section 3.3)."""
+    return actor.scopes is None or permission.value in actor.scopes
 
 
 def require(op: Operation, permission: Permission) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -17,17 +18,21 @@ from strongroom.database import Operation
 from strongroom.identity import (
     DEFAULT_NAME,
     ApiKey,
+    PublicKey,
     create_key,
     delete_key,
     get_key,
     list_keys,
+    read_public_keys,
+    register_key,
     roles_for,
     update_key,
 )
-from strongroom.kernel.errors import Failure, NotFound
+from strongroom.kernel.errors import Failure, Invalid, NotFound
 from strongroom.kernel.ids import ApiKeyId, parse_uuid
 
 MAX_NAME: Final = 100
+T = TypeVar("T")
 
 
 class KeyBody(msgspec.Struct, rename="camel"):
@@ -42,19 +47,28 @@ class KeyBody(msgspec.Struct, rename="camel"):
     """When it stops signing in; null: never."""
     last_used_on: datetime | None
     """When it last signed in, to the minute."""
+    jwks: dict[str, Any] | None
+    """The public keys that it signs with (RFC 7517); null: its private half is ours."""
+    scopes: list[str] | None
+    """The permissions that its tokens are confined to; null: all that its roles include."""
+    requests_per_minute: int | None
+    """Most requests that it may make; null: any number."""
 
 
 class NewKeyBody(msgspec.Struct, rename="camel"):
-    """A key just made, with its private half, which is never shown again."""
+    """A key just made, with its private half, which is never shown again (null where it has a jwks)."""
 
     identity: str
     name: str
     public_key: str
-    private_key: str
+    private_key: str | None
     roles: list[str]
     created_on: datetime
     expires_on: datetime | None
-    last_used_on: None = None
+    last_used_on: None
+    jwks: dict[str, Any] | None
+    scopes: list[str] | None
+    requests_per_minute: int | None
 
 
 class AccountKeysBody(msgspec.Struct, rename="camel"):
@@ -70,14 +84,19 @@ class TenantKeysBody(msgspec.Struct, rename="camel"):
 
 
 class KeyRequest(msgspec.Struct, rename="camel"):
-    """A key's name and roles, and an instant at which it ends.
+    """A key's name and roles, an instant at which it ends, and what confines it.
 
-    `expiresOn` left out of a change leaves it as it is; null takes it away.
+    What is left out of a change, of `expiresOn` and what follows, stays as it is; null takes it away. A key that is
+    made with a `jwks` signs with private keys of its holder's; a change replaces all of its public keys, so old and new
+    ones overlap for as long as both are sent.
     """
 
     roles: list[str]
     name: str | None = None
     expires_on: datetime | UnsetType | None = UNSET
+    jwks: dict[str, Any] | UnsetType = UNSET
+    scopes: list[str] | UnsetType | None = UNSET
+    requests_per_minute: int | UnsetType | None = UNSET
 
 
 async def _list(op: Operation, _: Call) -> Reply:
@@ -86,24 +105,27 @@ async def _list(op: Operation, _: Call) -> Reply:
 
 
 async def _create(op: Operation, call: Call) -> Reply:
-    name, roles, end = _read(op, call)
-    key, private_key = await create_key(
-        op,
-        call.services.databases,
-        name=name or DEFAULT_NAME,
-        roles=roles,
-        expires_at=None if isinstance(end, UnsetType) else end,
-    )
-    body = NewKeyBody(
-        identity=str(key.public_key),
-        name=key.name,
-        public_key=str(key.public_key),
-        private_key=private_key.reveal(),
-        roles=list(key.roles),
-        created_on=key.created_at,
-        expires_on=key.expires_at,
-    )
+    asked = _read(op, call)
+    databases, private_key = call.services.databases, None
+    common: dict[str, Any] = {
+        "name": asked.name or DEFAULT_NAME,
+        "roles": asked.roles,
+        "expires_at": _given(asked.expires_on),
+        "scopes": _given(asked.scopes),
+        "per_minute": _given(asked.requests_per_minute),
+    }
+    if isinstance(asked.public_keys, UnsetType):
+        key, made = await create_key(op, databases, **common)
+        private_key = made.reveal()
+    else:
+        key = await register_key(op, databases, public_keys=asked.public_keys, **common)
+    body = NewKeyBody(private_key=private_key, **{**msgspec.structs.asdict(_body(key)), "last_used_on": None})
     return Reply(201, body, unrepeatable=("privateKey",))
+
+
+def _given(value: T | UnsetType | None) -> T | None:
+    """What a new key has, of something that may be left out."""
+    return None if isinstance(value, UnsetType) else value
 
 
 async def _get(op: Operation, call: Call) -> Reply:
@@ -112,8 +134,17 @@ async def _get(op: Operation, call: Call) -> Reply:
 
 async def _put(op: Operation, call: Call) -> Reply:
     public_key = _public_key(call)
-    name, roles, end = _read(op, call)
-    await update_key(op, public_key, name=name or DEFAULT_NAME, roles=roles, expires_at=end)
+    asked = _read(op, call)
+    await update_key(
+        op,
+        public_key,
+        name=asked.name or DEFAULT_NAME,
+        roles=asked.roles,
+        expires_at=asked.expires_on,
+        public_keys=asked.public_keys,
+        scopes=asked.scopes,
+        per_minute=asked.requests_per_minute,
+    )
     return Reply(204)
 
 
@@ -122,13 +153,54 @@ async def _delete(op: Operation, call: Call) -> Reply:
     return Reply(204)
 
 
-def _read(op: Operation, call: Call) -> tuple[str, tuple[str, ...], datetime | UnsetType | None]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Asked:
+    """A request about a key, read."""
+
+    name: str
+    roles: tuple[str, ...]
+    expires_on: datetime | UnsetType | None
+    public_keys: tuple[PublicKey, ...] | UnsetType
+    scopes: tuple[str, ...] | UnsetType | None
+    requests_per_minute: int | UnsetType | None
+
+
+def _read(op: Operation, call: Call) -> _Asked:
     source, found = read_object(call.body), Collector()
-    name = found.text(source, "name", "NAME", max_length=MAX_NAME, required=False)
-    roles = found.choices(source, "roles", "ROLES", roles_for(op))
-    end = found.instant(source, "expiresOn", "EXPIRES_ON") if "expiresOn" in source else UNSET
+    asked = _Asked(
+        name=found.text(source, "name", "NAME", max_length=MAX_NAME, required=False),
+        roles=found.choices(source, "roles", "ROLES", roles_for(op)),
+        expires_on=found.instant(source, "expiresOn", "EXPIRES_ON") if "expiresOn" in source else UNSET,
+        public_keys=_read_jwks(source, found),
+        scopes=_read_scopes(source, found),
+        requests_per_minute=_read_rate(source, found),
+    )
     found.check()
-    return name, roles, end
+    return asked
+
+
+def _read_jwks(source: Mapping[str, Any], found: Collector) -> tuple[PublicKey, ...] | UnsetType:
+    if source.get("jwks") is None:
+        return UNSET
+    try:
+        return read_public_keys(source["jwks"])
+    except Invalid as invalid:
+        found.failures += invalid.failures
+        return ()
+
+
+def _read_scopes(source: Mapping[str, Any], found: Collector) -> tuple[str, ...] | UnsetType | None:
+    if "scopes" not in source or source["scopes"] is None:
+        return None if "scopes" in source else UNSET
+    return found.choices(source, "scopes", "SCOPES", [permission.value for permission in Permission])
+
+
+def _read_rate(source: Mapping[str, Any], found: Collector) -> int | UnsetType | None:
+    value = source.get("requestsPerMinute", UNSET)
+    if value is None or isinstance(value, UnsetType) or (isinstance(value, int) and not isinstance(value, bool)):
+        return value
+    found.add("REQUESTS_PER_MINUTE_IS_INVALID", "The requestsPerMinute are a whole number.")
+    return None
 
 
 def _public_key(call: Call) -> ApiKeyId:
@@ -147,6 +219,9 @@ def _body(key: ApiKey) -> KeyBody:
         created_on=key.created_at,
         expires_on=key.expires_at,
         last_used_on=key.last_used_at,
+        jwks={"keys": [public.as_jwk() for public in key.public_keys]} if key.public_keys else None,
+        scopes=None if key.scopes is None else list(key.scopes),
+        requests_per_minute=key.per_minute,
     )
 
 

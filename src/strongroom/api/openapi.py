@@ -95,6 +95,8 @@ def _bodies(routes: Sequence[Route]) -> Iterator[Any]:
     for route in routes:
         if route.request is not None:
             yield route.request
+        if route.error_body is not None:
+            yield route.error_body
         for body in route.replies.values():
             if body is not None and body is not bytes:
                 yield body
@@ -122,7 +124,11 @@ def _operation(route: Route, schemas: Mapping[Any, Any]) -> dict[str, Any]:
             "content": {media: {"schema": schema} for media in route.request_media},
         }
     for status in _error_statuses(route):
-        operation["responses"][str(status)] = {"$ref": f"#/components/responses/Error{status}"}
+        told: dict[str, Any] = {"$ref": f"#/components/responses/Error{status}"}
+        if route.error_body is not None:
+            body = {"application/json": {"schema": schemas[route.error_body]}}
+            told = {"description": _ERRORS[status], "content": body}
+        operation["responses"][str(status)] = told
     return operation
 
 
@@ -167,8 +173,8 @@ def _reply(route: Route, status: int, body: Any, schemas: Mapping[Any, Any]) -> 
 def _error_statuses(route: Route) -> list[int]:
     statuses = [400, 503, *route.errors]
     if route.access is not Access.PUBLIC:
-        statuses += [401, 403]
-    if route.method in {"POST", "PUT", "DELETE"}:
+        statuses += [401, 403, 429]
+    if route.method in {"POST", "PUT", "DELETE"} and route.error_body is None:
         statuses += [413, 415]
     if route.method == "POST" and route.access is not Access.PUBLIC:
         statuses += [409, 422]

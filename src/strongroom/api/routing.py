@@ -11,7 +11,9 @@ from typing import Any, Final, TypeVar
 from strongroom.access import Permission
 from strongroom.api.services import Services
 from strongroom.database import Operation, in_operation
+from strongroom.identity import Target
 from strongroom.kernel.actors import STRANGER, Actor
+from strongroom.kernel.errors import StrongroomError
 from strongroom.kernel.networks import Address
 
 T = TypeVar("T")
@@ -35,6 +37,8 @@ class Call:
 
     services: Services
     route: Route
+    target: Target
+    """What was asked, as it came."""
     actor: Actor = STRANGER
     path: Mapping[str, str] = field(default_factory=dict)
     query: Mapping[str, str] = field(default_factory=dict)
@@ -109,6 +113,9 @@ class Route:
     """Statuses of errors beyond those that every route of its kind can answer."""
     codes: tuple[str, ...] = ()
     """Codes of its own errors, where they are documented route by route."""
+    tell: Callable[[Call, StrongroomError], Reply] | None = None
+    """How its errors are told, where another standard says so; `error_body` is what they look like then."""
+    error_body: Any = None
 
     def __post_init__(self) -> None:
         if (self.operation is None) == (self.call is None):

@@ -4,24 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from strongroom.database import Databases
-from strongroom.kernel.actors import Actor
+from strongroom.identity import Admission
 from strongroom.kernel.clock import Clock
 from strongroom.kernel.config import Config
-from strongroom.kernel.networks import Address
-
-
-class TokenReader(Protocol):
-    """Tells who a bearer token is (`strongroom.identity`)."""
-
-    def read(self, token: str, source: Address | None) -> Actor:
-        """The actor, who comes from `source`.
-
-        Raises errors.Unauthenticated when the token is forged, expired or of another environment.
-        """
-        ...
 
 
 @dataclass(slots=True, kw_only=True)
@@ -31,7 +19,7 @@ class Services:
     config: Config
     clock: Clock
     databases: Databases
-    tokens: TokenReader
+    admission: Admission
     parts: Mapping[type, Any]
     """Further parts by their type; see `part`."""
 

@@ -28,6 +28,7 @@ from strongroom.api.services import Services
 from strongroom.api.source import SourceReader
 from strongroom.audit import Entry, record_many
 from strongroom.database import Coalescer
+from strongroom.identity import PUBLIC_KEY_ALGORITHMS, Target
 from strongroom.kernel.actors import Actor
 from strongroom.kernel.errors import (
     Failure,
@@ -47,7 +48,8 @@ log = structlog.get_logger(__name__)
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-_READ_AS_JSON: Final = frozenset({"", "application/json", "application/json-patch+json", "text/json"})
+_JSON: Final = "application/json"
+_READ_AS_JSON: Final = frozenset({"", _JSON, "application/json-patch+json", "text/json"})
 _CORRELATION_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,128}", re.ASCII)
 STALLED_AFTER_S: Final = 20.0
 """How long a request's body may pause."""
@@ -55,9 +57,17 @@ BODY_WITHIN_S: Final = 60.0
 """How long a body may take, where a route doesn't stream it."""
 _CHANGING: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 _SINGLE: Final = (
-    b"authorization", b"x-account-id", b"x-tenant-id", b"idempotency-key", b"content-type", b"content-encoding",
+    b"authorization", b"dpop", b"x-account-id", b"x-tenant-id", b"idempotency-key", b"content-type",
+    b"content-encoding",
 )  # fmt: skip
 """Headers that decide who acts and what is read: sent twice, a proxy could have gone by the other one."""
+_OF_PROOFS: Final = {
+    "DPOP_NONCE_REQUIRED": "use_dpop_nonce",
+    "DPOP_PROOF_REFUSED": "invalid_dpop_proof",
+    "DPOP_PROOF_REPLAYED": "invalid_dpop_proof",
+    "TOKEN_IS_BOUND": "invalid_token",
+}
+"""Our codes for what is wrong with proofs → those of RFC 9449 section 7.1."""
 _SECURITY_HEADERS: Final = (
     (b"strict-transport-security", b"max-age=63072000; includeSubDomains"),
     (b"cache-control", b"no-store"),
@@ -90,6 +100,7 @@ class Surface:
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Serve one request (ASGI 3, scope type `http`)."""
         path = scope["path"]
+        scope["sent_path"] = path
         if len(path) > 1 and path[-1] == "/":
             scope["path"] = path[:-1]
         if path.startswith("/v2/order-management"):
@@ -114,6 +125,7 @@ class Surface:
         call = Call(
             services=self._services,
             route=route,
+            target=Target(method=scope["method"], path=scope["sent_path"]),
             path=scope["path_params"],
             query=dict(parse_qsl(scope["query_string"].decode("latin-1"))) if scope["query_string"] else {},
             headers=headers,
@@ -130,7 +142,10 @@ class Surface:
             if status == 500:
                 log.exception("api.broken", codes=[failure.code for failure in error.failures], path=route.path)
             await self._refused(call, error, status)
-            extra = _error_headers(error)
+            if route.tell is not None:
+                await _send_reply(send, route.tell(call, error), call.correlation_id)
+                return
+            extra = self._error_headers(error)
             await _send_failures(send, scope, error.failures, status, correlation_id=call.correlation_id, extra=extra)
         except Exception:
             log.exception("api.failed", path=route.path, correlation_id=call.correlation_id)
@@ -144,7 +159,7 @@ class Surface:
     async def _answer(self, call: Call, receive: Receive) -> Reply:
         route = call.route
         if route.access is not Access.PUBLIC:
-            call.actor = self._authenticate(call)
+            call.actor = await self._authenticate(call)
             _check_headers(call)
             if route.permission is not None and not allows(call.actor, route.permission):
                 raise Forbidden(
@@ -168,13 +183,9 @@ class Surface:
         assert handler is not None  # noqa: S101  # Route holds exactly one of the two
         return await call.run(lambda op: idempotency.once(op, call, handler))
 
-    def _authenticate(self, call: Call) -> Actor:
-        scheme, _, token = call.header("authorization").partition(" ")
-        if scheme.lower() != "bearer" or not token:
-            raise Unauthenticated(
-                Failure("TOKEN_REQUIRED", "Send `Authorization: Bearer …` with a token from POST /v1/identity/hmac.")
-            )
-        return self._services.tokens.read(token.strip(), call.source)
+    async def _authenticate(self, call: Call) -> Actor:
+        admission = self._services.admission
+        return await admission.admit(call.header("authorization"), call.header("dpop"), call.target, call.source)
 
     async def _foremost(self, call: Call, error: StrongroomError) -> StrongroomError:
         """What is told of a refusal: who may not come in at all learns that, and nothing of what they sent."""
@@ -209,6 +220,15 @@ class Surface:
             await self._refusals.submit(call.actor, entry)
         except StrongroomError as failed:
             log.warning("api.refusal_not_recorded", code=failed.code, correlation_id=call.correlation_id)
+
+    def _error_headers(self, error: StrongroomError) -> Sequence[tuple[bytes, bytes]]:
+        if error.code in _OF_PROOFS:
+            challenge = f'DPoP error="{_OF_PROOFS[error.code]}", algs="{" ".join(PUBLIC_KEY_ALGORITHMS)}"'
+            nonce = self._services.admission.proofs.fresh_nonce()
+            return ((b"www-authenticate", challenge.encode()), (b"dpop-nonce", nonce.encode()))
+        if isinstance(error, Unauthenticated):
+            return ((b"www-authenticate", b'Bearer realm="strongroom"'),)
+        return _waiting(error)
 
     async def _record_refusals(self, actor: Actor, entries: Sequence[Entry]) -> Sequence[None]:
         recorder = Actor(kind=actor.kind, name=actor.name, account_id=actor.account_id, tenant_id=actor.tenant_id)
@@ -335,19 +355,15 @@ def _check_encoding(call: Call) -> None:
 
 
 def _check_media(call: Call) -> None:
-    header = call.headers.get(b"content-type", b"")
-    if not _is_read_as_json(header):
-        media = _media_of(header)
+    media = _media_of(call.headers.get(b"content-type", b""))
+    wanted = call.route.request_media[0]
+    if media not in (_READ_AS_JSON if wanted == _JSON else call.route.request_media):
         raise UnsupportedMedia(
-            Failure("MEDIA_TYPE_NOT_SUPPORTED", "Send JSON (application/json), not {media}.", {"media": media[:100]})
+            Failure("MEDIA_TYPE_NOT_SUPPORTED", "Send {wanted}, not {media}.", {"wanted": wanted, "media": media[:100]})
         )
 
 
 @lru_cache(maxsize=256)
-def _is_read_as_json(content_type: bytes) -> bool:
-    return _media_of(content_type) in _READ_AS_JSON
-
-
 def _media_of(content_type: bytes) -> str:
     return content_type.decode("latin-1").partition(";")[0].strip().lower()
 
@@ -412,9 +428,7 @@ def _too_large() -> TooLarge:
     )
 
 
-def _error_headers(error: StrongroomError) -> Sequence[tuple[bytes, bytes]]:
-    if isinstance(error, Unauthenticated):
-        return ((b"www-authenticate", b'Bearer realm="strongroom"'),)
+def _waiting(error: StrongroomError) -> Sequence[tuple[bytes, bytes]]:
     if isinstance(error, TooOften):
         return ((b"retry-after", str(error.retry_after_s).encode()),)
     if isinstance(error, Unavailable):

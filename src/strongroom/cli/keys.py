@@ -13,7 +13,7 @@ from uuid import UUID
 
 import typer
 
-from strongroom.cli import root_keys
+from strongroom.cli import root_keys, token_keys
 from strongroom.cli.key_running import Advance, bar, console, now, plan, print_data, read_moment, run, tell, who
 from strongroom.cli.settings import AsJson, Database, DataDir, EnvironmentOption, Yes
 from strongroom.kernel.config import Environment
@@ -37,6 +37,7 @@ Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Whether to see the
 
 app = typer.Typer(help="Look after encryption keys.", no_args_is_help=True)
 app.add_typer(root_keys.app, name="root")
+app.add_typer(token_keys.app, name="tokens")
 
 
 @app.command("list")

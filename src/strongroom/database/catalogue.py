@@ -103,6 +103,16 @@ CATALOGUE: Final[dict[str, dict[str, dict[str, Column]]]] = {
         "account_networks": _table(
             Purpose.AUTHENTICATION, Retention.CONTRACT, identifier="account_id", configuration="api portal"
         ),
+        "revoked_tokens": _table(
+            Purpose.AUTHENTICATION, Retention.MINUTES, identifier="public_key token_id", instant="expires_at"
+        ),
+        "key_rates": _table(
+            Purpose.AUTHENTICATION,
+            Retention.CONTRACT,
+            identifier="public_key",
+            counter="left_over",
+            instant="filled_at",
+        ),
         "key_owners": _table(Purpose.TENANCY, Retention.CONTRACT, identifier="key_hash account_id"),
         "sign_in_addresses": _table(Purpose.AUTHENTICATION, Retention.CONTRACT, identifier="address_hash account_id"),
         "sign_in_failures": _table(
@@ -181,6 +191,9 @@ CATALOGUE: Final[dict[str, dict[str, dict[str, Column]]]] = {
         ),
         "nonces": _table(
             Purpose.AUTHENTICATION, Retention.MINUTES, identifier="public_key nonce_hash", instant="expires_at"
+        ),
+        "revoked_tokens": _table(
+            Purpose.AUTHENTICATION, Retention.MINUTES, identifier="scope_id token_id", instant="expires_at"
         ),
         "audit_entries": _table(
             Purpose.ACCOUNTABILITY,

@@ -24,9 +24,10 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from strongroom.database import packed
-from strongroom.database.ip_lists import ANYWHERE, IpList, IpLists
+from strongroom.database.gates import OPEN, Gates
+from strongroom.database.ip_lists import ANYWHERE, IpList
 from strongroom.database.migrating import Kind, migrate
-from strongroom.database.operation import Connection, KeysChanged, Operation, Session, Stage, revoked
+from strongroom.database.operation import Connection, KeysChanged, Operation, Session, Stage, revoked, token_revoked
 from strongroom.kernel.actors import Actor, ActorKind
 from strongroom.kernel.cipher import Cipher
 from strongroom.kernel.clock import Clock
@@ -75,13 +76,15 @@ class Ciphers(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DirectoryEntry:
-    """Where an API key lives, and whose it is. `ip_list` is its account's."""
+    """Where an API key lives, and whose it is. `ip_list` is its account's; `revoked` are an account key's tokens that
+    aren't good any more."""
 
     environment: str
     account_id: AccountId
     tenant_id: TenantId | None
     region: str
     ip_list: IpList = ANYWHERE
+    revoked: frozenset[UUID] = frozenset()
 
 
 def database_name(name: str) -> str:
@@ -196,7 +199,7 @@ class Databases:
         self._has_room = has_room
         self._tenants: dict[TenantId, tuple[AccountId, str]] = {}
         self._accounts: dict[AccountId, str] = {}
-        self._ip_lists = IpLists()
+        self._gates = Gates()
         self._cut_off: set[str] = set()
         self._drained_at_s: dict[str, float] = {}
         self._pools = {
@@ -257,14 +260,11 @@ class Databases:
         # account's operations reach into every region.
         key = actor.key_id if actor.tenant_id is not None else None
         if actor.key_id is not None and key is None:
-            entry = await self.find_key(actor.key_id)
-            if entry is None:
-                raise revoked()
-            entry.ip_list.check(actor)
+            await self._check_account_key(actor, actor.key_id)
         elif account is not None:
             await self.check_address(actor, account)
         scope = tenant or account or UUID(int=0)
-        is_limited = actor.tenant_id is not None and actor.source is not None
+        is_guarded = actor.tenant_id is not None and (actor.source is not None or actor.token_id is not None)
 
         def made(session: Session, cipher: Cipher) -> Operation:
             return Operation(
@@ -281,9 +281,9 @@ class Databases:
 
         if lazily and (known := self._ciphers.known(region, scope)) is not None:
             cipher, epoch = known
-            ip_list = self._ip_lists.known(region, scope, epoch) if is_limited else ANYWHERE
-            if ip_list is not None:
-                ip_list.check(actor)
+            gate = self._gates.known(region, scope, epoch) if is_guarded else OPEN
+            if gate is not None:
+                gate.check(actor)
                 async with self._session(region, account, tenant, key, expected=epoch) as session:
                     yield made(session, cipher)
                 return
@@ -294,8 +294,8 @@ class Databases:
             async with self._session(region, account, tenant, key) as session:
                 found = self._ciphers.find(region, scope, session.epoch or 0)
                 if found is not None:
-                    if is_limited:
-                        (await self._ip_lists.read(session, region, scope)).check(actor)
+                    if is_guarded:
+                        (await self._gates.read(session, region, scope)).check(actor)
                     yield made(session, found)
                     return
         raise _keys_changing()
@@ -376,17 +376,32 @@ class Databases:
             if row is not None:
                 IpList.of(*row).check(actor)
 
+    async def _check_account_key(self, actor: Actor, key: ApiKeyId) -> None:
+        """What `enter_operation` and gates check of a tenant's key, for an account's."""
+        entry = await self.find_key(key)
+        if entry is None:
+            raise revoked()
+        if actor.token_id in entry.revoked:
+            raise token_revoked()
+        entry.ip_list.check(actor)
+
     async def find_key(self, key: ApiKeyId) -> DirectoryEntry | None:
         """Where a live API key lives, or None."""
         row = await self._directory_row(
-            "select environment, account_id, tenant_id, region, api, portal "
+            "select environment, account_id, tenant_id, region, api, portal, "
+            "array(select token_id from revoked_tokens where revoked_tokens.public_key = api_keys.public_key) "
             "from api_keys left join account_networks using (account_id) where public_key = %s",
             key,
         )
         if row is None:
             return None
         return DirectoryEntry(
-            environment=row[0], account_id=row[1], tenant_id=row[2], region=row[3], ip_list=IpList.of(row[4], row[5])
+            environment=row[0],
+            account_id=row[1],
+            tenant_id=row[2],
+            region=row[3],
+            ip_list=IpList.of(row[4], row[5]),
+            revoked=frozenset(row[6]),
         )
 
     async def list_tenants(self, account: AccountId) -> Sequence[tuple[TenantId, str]]:

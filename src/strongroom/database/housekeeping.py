@@ -1,4 +1,4 @@
-"""Forgetting what has had its time: spent nonces, idempotency keys, failures, challenges, sessions long ended.
+"""Forgetting what has had its time: spent nonces, revoked tokens, idempotency keys, failures, challenges, sessions.
 
 Rows are in sight of their own account or tenant only, so the whole directory is walked, one operation for each.
 """
@@ -27,7 +27,7 @@ async def forget_expired(databases: Databases, actor: Actor) -> int:
     forgotten = sum([await _forget_of(databases, actor, *scope) for scope in await _scopes(databases)])
     now = databases.clock.now()
     async with databases.directory() as connection:
-        for table in ("sign_in_failures", "passkey_challenges"):
+        for table in ("sign_in_failures", "passkey_challenges", "revoked_tokens"):
             cursor = await connection.execute(f"delete from {table} where expires_at < %s".encode(), (now,))  # noqa: S608  names of ours
             forgotten += cursor.rowcount
     return forgotten
@@ -56,4 +56,5 @@ async def _forget_of(
             "delete from idempotency_keys where scope_id = %s and created_at < %s", op.scope, op.now - IDEMPOTENCY_KEPT
         )
         sessions = await op.run("delete from sessions where expires_at < %s", op.now - SESSIONS_KEPT)
-    return nonces + keys + sessions
+        tokens = await op.run("delete from revoked_tokens where expires_at < %s", op.now)
+    return nonces + keys + sessions + tokens

@@ -251,6 +251,11 @@ async def in_operation(
         return await act(op)
 
 
+def token_revoked() -> Unauthenticated:
+    """The refusal of a token that was revoked by itself, its key being alive."""
+    return Unauthenticated(Failure("TOKEN_REVOKED", "This token has been revoked. Sign in again."))
+
+
 def revoked() -> Unauthenticated:
     """The refusal of a key that is gone."""
     return Unauthenticated(

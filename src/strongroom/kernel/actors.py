@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
+from uuid import UUID
 
 from strongroom.kernel.ids import AccountId, ApiKeyId, TenantId
 from strongroom.kernel.networks import Address
@@ -31,7 +32,8 @@ class Actor:
     """Somebody or something that acts, with the roles it holds.
 
     `account_id` is None for the system and strangers only; `tenant_id` is None above the level of a tenant. `source` is
-    the address that a request of theirs came from.
+    the address that a request of theirs came from. `token_id` names the access token that they came with; `scopes` are
+    names of permissions: of what the roles allow, these are all it is good for (None: everything).
     """
 
     kind: ActorKind
@@ -41,6 +43,8 @@ class Actor:
     key_id: ApiKeyId | None = None
     roles: frozenset[str] = frozenset()
     source: Address | None = None
+    token_id: UUID | None = None
+    scopes: frozenset[str] | None = None
 
     def __hash__(self) -> int:
         """The name tells nearly all actors apart, and the hash of all fields costs a hundred times as much."""

@@ -6,6 +6,7 @@ import enum
 import ipaddress
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from strongroom.kernel.secret import Secret
 
@@ -68,6 +69,13 @@ class Config:
         if _is_address(host):
             host = next((name for name in self.names if not _is_address(name)), host)
         return f"https://{host}" if self.port == _HTTPS else f"https://{host}:{self.port}"
+
+    @property
+    def authorities(self) -> frozenset[str]:
+        """The names and addresses, with the port, under which the API is reached."""
+        hosts = {self.public_host, *(f"[{name}]" if ":" in name else name for name in self.names)}
+        ports = {self.port, urlsplit(self.portal_origin).port or _HTTPS}
+        return frozenset(f"{host}:{port}" for host in hosts for port in ports)
 
     @property
     def mail_dir(self) -> Path:

@@ -52,7 +52,7 @@ SWEPT: Final = (
     "statement_entries", "statements", "instruction_events", "transactions", "payment_files", "instructions",
     "order_customer_defaults", "orders", "financial_instruments", "customers", "schemes", "scheme_drafts",
     "installed_apps", "bulk_results", "bulk_jobs", "due_work", "idempotency_keys", "key_work", "nonces",
-    "api_keys", "openings", "alerts", "ip_lists", "ended_persons", *_OF_PEOPLE,
+    "api_keys", "openings", "alerts", "ip_lists", "revoked_tokens", "ended_persons", *_OF_PEOPLE,
 )  # fmt: skip
 """A region's tables that are emptied of the stage's rows, those that refer to others first."""
 KEPT: Final = ("schema_migrations", "accounts", "tenants", "scope_keys", "data_keys", "key_epochs", "audit_entries")
@@ -233,7 +233,7 @@ async def _empty(connection: AdminConnection, table: str) -> None:
         "idempotency_keys": sql.SQL("scope_id = any(%(owners)s)"),
         "key_work": sql.SQL("scope_id = any(%(owners)s)"),
         **dict.fromkeys(_OF_PEOPLE, sql.SQL("account_id = any(%(owners)s)")),
-        "ip_lists": sql.SQL("scope_id = any(%(owners)s)"),
+        **dict.fromkeys(("ip_lists", "revoked_tokens"), sql.SQL("scope_id = any(%(owners)s)")),
     }.get(table, sql.SQL("tenant_id = any(%(owners)s)"))
     statement = sql.SQL("delete from {} where {}").format(sql.Identifier(table), condition)
     await connection.execute(statement, {"owners": [*ACCOUNTS, *TENANTS]})

@@ -11,11 +11,12 @@ from typing import Any, Final
 
 import msgspec
 
-from strongroom.identity import Tokens
+from strongroom.identity import SigningKeys, Tokens
 from strongroom.kernel.clock import ManualClock
 from strongroom.kernel.config import Environment
 from strongroom.kernel.ids import ApiKeyId, new_uuid, parse_uuid
 from strongroom.kernel.secret import Secret
+from strongroom.trust.checks.oauth_tokens import check_oauth
 from strongroom.trust.client import SIGN_IN, Caller, Key
 from strongroom.trust.columns import search_columns
 from strongroom.trust.routes import path_of
@@ -25,10 +26,18 @@ from strongroom.trust.verdicts import Figure, Findings
 from strongroom.trust.workbench import Endpoint, Level, Workbench
 
 OPEN: Final = frozenset(
-    {"GET /health", "GET /ready", "GET /.well-known/jwks.json", "GET /openapi.json", "GET /trust", "GET /trust.json"}
-)
+    {
+        "GET /health", "GET /ready", "GET /.well-known/jwks.json", "GET /.well-known/oauth-authorization-server",
+        "GET /openapi.json", "GET /trust", "GET /trust.json",
+    }
+)  # fmt: skip
 """The public pages: the only routes that answer anybody. docs/trust.md says why each is one."""
-SIGNED: Final = frozenset({f"POST {SIGN_IN}", "POST /v1/notifications/{tenantId}/{appId}"})
+SIGNED: Final = frozenset(
+    {
+        f"POST {SIGN_IN}", "POST /oauth/token", "POST /oauth/introspect", "POST /oauth/revoke",
+        "POST /v1/notifications/{tenantId}/{appId}",
+    }
+)  # fmt: skip
 """Routes that take no token because every request is signed; without a signature they refuse."""
 _REFUSED: Final = frozenset({400, 401, 403})
 _TOO_FAR_S: Final = 600
@@ -46,11 +55,13 @@ async def check_tokens(bench: Workbench) -> Figure:
         await _check_revocation(findings, bench, scene)
         await _check_signatures(findings, scene)
         await _check_private_half(findings, bench, scene)
+        oauth_kinds = await check_oauth(findings, bench, scene)
     closed = sum(str(endpoint) not in OPEN for endpoint in bench.endpoints)
     kinds = len(credentials["tenant"]) + 1  # and none at all
     return findings.figure(
         f"{closed} of {len(bench.endpoints)} routes closed to strangers, {kinds} kinds of bad credential refused on "
-        "each; sign-in refuses replays, wrong signatures and clocks ten minutes off; private halves are nowhere to read"
+        "each; sign-in refuses replays, wrong signatures and clocks ten minutes off; private halves are nowhere to "
+        f"read; {oauth_kinds} kinds of bad assertion and proof refused, revoked and confined tokens held to it"
     )
 
 
@@ -91,7 +102,9 @@ async def _bad_tokens(bench: Workbench, scene: Stage, level: Level) -> Mapping[s
     middle = len(signature) // 2
     flipped = "A" if signature[middle] != "A" else "B"
     return {
-        "forged": _issue(Tokens(Secret(os.urandom(32)), environment, bench.clock), key, _decoded(claims)),
+        "forged": _issue(
+            Tokens(SigningKeys.fixed(Secret(os.urandom(32))), environment, bench.clock), key, _decoded(claims)
+        ),
         "expired": _issue(bench.tokens(environment, past), key, _decoded(claims)),
         "of another environment": _issue(bench.tokens(other, bench.clock), key, _decoded(claims)),
         "unsigned": f"{_encoded({'alg': 'none', 'typ': 'JWT'})}.{claims}.",
