@@ -56,4 +56,6 @@ async def _forget_of(
             "delete from idempotency_keys where scope_id = %s and created_at < %s", op.scope, op.now - IDEMPOTENCY_KEPT
         )
         sessions = await op.run("delete from sessions where expires_at < %s", op.now - SESSIONS_KEPT)
+        for table in ("sign_in_requests", "spent_assertions"):
+            sessions += await op.run(f"delete from {table} where expires_at < %s", op.now)  # noqa: S608  names of ours
     return nonces + keys + sessions
