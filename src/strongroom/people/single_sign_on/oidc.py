@@ -104,7 +104,7 @@ class Client:
         """The provider's metadata. Raises errors.Unauthenticated (`PROVIDER_ANSWER_REFUSED`) and errors.Unavailable."""
         known, now = self._known, self.clock.now()
         if known.metadata is None or known.metadata_at is None or now - known.metadata_at >= FETCHED_FOR:
-            known.metadata = await self._fetch_metadata()
+            known.metadata = await self.fetch_metadata()
             known.metadata_at = now
         return known.metadata
 
@@ -184,7 +184,8 @@ class Client:
         known: _Known = self.outside.remember(("oidc", self.provider.version_id), _Known)
         return known
 
-    async def _fetch_metadata(self) -> Metadata:
+    async def fetch_metadata(self) -> Metadata:
+        """The provider's metadata, as it is now. Raises as `find_metadata`."""
         issuer = self.settings.issuer
         said = _object(await self._get(issuer.rstrip("/") + "/.well-known/openid-configuration"), "metadata")
         if said.get("issuer") != issuer:
