@@ -1,0 +1,25 @@
+// An OpenID provider on a free port of the loopback interface, told what to be by its first line of input: the
+// configuration of `oidc-provider` as JSON. Functions can't be said in JSON, so what needs one is named here. It writes
+// its issuer on a line of its own once it answers, and ends when its input does.
+import { createServer } from 'node:http'
+import { createInterface } from 'node:readline'
+import { Provider } from 'oidc-provider'
+
+const input = createInterface({ input: process.stdin })
+input.on('close', () => process.exit())
+input.once('line', (line) => {
+  const { people = {}, ...configuration } = JSON.parse(line)
+  const server = createServer()
+  server.listen(0, '127.0.0.1', () => {
+    const issuer = `http://127.0.0.1:${server.address().port}`
+    if (configuration.features?.dPoP?.nonceSecret) {
+      configuration.features.dPoP.nonceSecret = Buffer.from(configuration.features.dPoP.nonceSecret, 'hex')
+      configuration.features.dPoP.requireNonce = () => true
+    }
+    // Whoever signs in is one of `people` (subject to claims).
+    configuration.findAccount = (_, subject) =>
+      people[subject] && { accountId: subject, claims: () => ({ sub: subject, ...people[subject] }) }
+    server.on('request', new Provider(issuer, configuration).callback())
+    process.stdout.write(`${issuer}\n`)
+  })
+})
