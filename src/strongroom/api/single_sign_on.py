@@ -160,7 +160,7 @@ class SingleSignOnTestBody(msgspec.Struct, rename="camel"):
 
 
 class DomainBody(msgspec.Struct, rename="camel"):
-    """A mail domain. To verify it, put a TXT record of this name and value into the DNS. `status`: PENDING, VERIFIED."""
+    """A mail domain, `status` PENDING or VERIFIED: once the DNS has a TXT record of this name and value."""
 
     domain_id: str
     domain: str

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from lxml import etree
@@ -28,7 +28,7 @@ XENC = "http://www.w3.org/2001/04/xmlenc#"
 BEARER = "urn:oasis:names:tc:SAML:2.0:cm:bearer"
 SUCCESS = "urn:oasis:names:tc:SAML:2.0:status:Success"
 GCM = "http://www.w3.org/2009/xmlenc11#aes256-gcm"
-OAEP = "http://www.w3.org/2001/04/xmlenc#rsa-oaep-mgf1p"
+OAEP = "http://www.w3.org/2009/xmlenc11#rsa-oaep"
 Change = Callable[[etree._Element], None]
 
 
@@ -177,11 +177,15 @@ def encrypt(
     content = nonce + AESGCM(key).encrypt(nonce, etree.tostring(assertion), None)
     if spoil:
         content = content[:-1] + bytes([content[-1] ^ 1])
-    wrapped = public.encrypt(key, padding.OAEP(mgf=padding.MGF1(hashes.SHA1()), algorithm=hashes.SHA1(), label=None))
+    wrapped = public.encrypt(
+        key, padding.OAEP(mgf=padding.MGF1(hashes.SHA256()), algorithm=hashes.SHA256(), label=None)
+    )
     return etree.fromstring(
         f'<saml:EncryptedAssertion xmlns:saml="{A}" xmlns:xenc="{XENC}" xmlns:ds="{DS[1:-1]}">'
         f'<xenc:EncryptedData><xenc:EncryptionMethod Algorithm="{cipher}"/><ds:KeyInfo><xenc:EncryptedKey>'
-        f'<xenc:EncryptionMethod Algorithm="{wrapping}"/><xenc:CipherData><xenc:CipherValue>'
+        f'<xenc:EncryptionMethod Algorithm="{wrapping}"><ds:DigestMethod Algorithm="{XENC}sha256"/>'
+        '<xenc11:MGF xmlns:xenc11="http://www.w3.org/2009/xmlenc11#" '
+        'Algorithm="http://www.w3.org/2009/xmlenc11#mgf1sha256"/></xenc:EncryptionMethod><xenc:CipherData><xenc:CipherValue>'
         f"{base64.b64encode(wrapped).decode()}</xenc:CipherValue></xenc:CipherData></xenc:EncryptedKey></ds:KeyInfo>"
         f"<xenc:CipherData><xenc:CipherValue>{base64.b64encode(content).decode()}</xenc:CipherValue>"
         "</xenc:CipherData></xenc:EncryptedData></saml:EncryptedAssertion>"
@@ -208,10 +212,3 @@ def new_id() -> str:
 
 def request_name(request_id: UUID) -> str:
     return f"_{request_id.hex}"
-
-
-def public_pem(own: OwnKey) -> bytes:
-    certificate = x509.load_pem_x509_certificate(own.certificate_pem.encode())
-    return certificate.public_key().public_bytes(
-        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-    )

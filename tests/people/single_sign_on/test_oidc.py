@@ -6,15 +6,19 @@ import base64
 import time
 from typing import Any
 from urllib.parse import quote_plus
+from uuid import UUID
 
+import msgspec
 import pytest
 from joserfc import jwt
 from joserfc.jwk import ECKey, OctKey
 
+from strongroom.kernel.actors import operator
+from strongroom.kernel.ids import AccountId
 from strongroom.people.keys import encode
 from strongroom.people.single_sign_on import oidc
 from tests.people.browser import new_link
-from tests.people.single_sign_on.made import CLIENT_ID, CLIENT_SECRET, PATH, Scene, new_key
+from tests.people.single_sign_on.made import CLIENT_ID, CLIENT_SECRET, PATH, Scene, new_key, new_scene
 
 
 async def test_somebody_invited_comes_in_without_a_password(scene: Scene) -> None:
@@ -103,14 +107,10 @@ async def test_a_token_that_says_something_wrong_is_refused(bad: Scene, changes:
 @pytest.fixture(scope="module")
 async def bad(door: Any, provider: Any, names: Any) -> Scene:
     """One account for all that is refused."""
-    from tests.people.single_sign_on.made import new_scene
-
     return await new_scene(door, provider, names)
 
 
 def _unsigned(scene: Scene, claims: dict[str, Any]) -> str:
-    import msgspec
-
     header = encode(msgspec.json.encode({"alg": "none", "kid": "first"}))
     return f"{header}.{encode(msgspec.json.encode(claims))}."
 
@@ -125,8 +125,6 @@ def _public_key_as_secret(scene: Scene, claims: dict[str, Any]) -> str:
 
 
 def _altered(scene: Scene, claims: dict[str, Any]) -> str:
-    import msgspec
-
     header, _, signature = scene.provider.sign(claims).split(".")
     return f"{header}.{encode(msgspec.json.encode({**claims, 'email': 'eve@' + scene.domain}))}.{signature}"
 
@@ -237,11 +235,6 @@ async def test_a_test_signs_nobody_in(scene: Scene) -> None:
 
 
 async def test_no_answer_and_no_record_holds_a_secret(scene: Scene) -> None:
-    from uuid import UUID
-
-    from strongroom.kernel.actors import operator
-    from strongroom.kernel.ids import AccountId
-
     shown = await scene.account.get(PATH)
     assert shown.json()["oidc"]["hasClientSecret"] is True
     assert CLIENT_SECRET not in shown.text and "PRIVATE" not in shown.text
