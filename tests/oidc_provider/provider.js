@@ -24,7 +24,11 @@ input.once('line', (line) => {
     // Whoever signs in is one of `people` (subject to claims).
     configuration.findAccount = (_, subject) =>
       people[subject] && { accountId: subject, claims: () => ({ sub: subject, ...people[subject] }) }
-    server.on('request', new Provider(issuer, configuration).callback())
+    // It keeps away from loopback addresses by a dispatcher of its own; here everybody is at one.
+    configuration.fetch = (url, { dispatcher, ...options }) => fetch(url, options)
+    const provider = new Provider(issuer, configuration)
+    provider.on('backchannel.error', (_, error) => process.stderr.write(`${error.stack}\n${error.cause}\n`))
+    server.on('request', provider.callback())
     process.stdout.write(`${issuer}\n`)
   })
 })
