@@ -243,8 +243,8 @@ async def test_only_providers_in_public_are_asked(scene: Scene) -> None:
     for issuer in ("https://127.0.0.1:1", "https://169.254.169.254", "https://10.0.0.1", "https://[::1]:8443"):
         assert (await scene.put(oidc={**scene.settings["oidc"], "issuer": issuer})).status_code == 200
         steps = (await scene.account.post(f"{PATH}/test")).json()["steps"]
-        assert (
-            (steps[0]["succeeded"] is False and "not a public address" in steps[0]["message"]) or "itself" in str(steps)
+        assert (steps[0]["succeeded"] is False and "not a public address" in steps[0]["message"]) or "itself" in str(
+            steps
         )
     for issuer in ("http://idp.example", "https://user@idp.example", "ftp://x", "https://idp.example?x=1"):
         answer = await scene.put(oidc={**scene.settings["oidc"], "issuer": issuer})

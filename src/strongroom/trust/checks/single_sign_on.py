@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import cache
 from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
 from uuid import UUID
@@ -91,6 +92,19 @@ class _IdentityProvider:
         return etree.tostring(signed)
 
 
+@cache
+def _identity_providers() -> tuple[_IdentityProvider, _IdentityProvider]:
+    """The check's own, and a stranger; made once, since keys take their time."""
+    return _IdentityProvider(), _IdentityProvider()
+
+
+@cache
+def _signing_keys() -> tuple[RSAKey, RSAKey]:
+    """Those of the check's OpenID provider, and of a stranger."""
+    first, second = (RSAKey.generate_key(2048, {"kid": "prove"}, private=True) for _ in range(2))
+    return first, second
+
+
 async def check_single_sign_on(bench: Workbench) -> Figure:
     """See the module."""
     findings = Findings()
@@ -108,7 +122,7 @@ async def _check_saml(findings: Findings, bench: Workbench, scene: Stage) -> int
     caller, account = await scene.account_caller(scene.here), scene.here.account_id
     domain = f"{new_uuid().hex}.example"
     await _verify(bench, account, domain)
-    provider, stranger = _IdentityProvider(), _IdentityProvider()
+    provider, stranger = _identity_providers()
     await caller.done("PUT", _ROUTE, _settings(provider))
     where = addresses_of(bench.front_door, account)
     address = f"prove@{domain}"
@@ -264,7 +278,7 @@ class _Published(Outside):
 
 async def _check_tokens(findings: Findings, bench: Workbench) -> int:
     issuer, secret = "https://prove.example", new_uuid().hex
-    key, strange = (RSAKey.generate_key(2048, {"kid": "prove"}, private=True) for _ in range(2))
+    key, strange = _signing_keys()
     outside = _Published(issuer, key)
     settings = OidcSettings(issuer=issuer, client_id="prove", client_secret=secret)
     provider = Provider(name="prove", oidc=settings, version_id=new_uuid())
