@@ -31,9 +31,8 @@ from strongroom.api import (
 from strongroom.api.routing import Route
 
 _ROUTES: Final[Sequence[Route]] = (
-    *orders.ROUTES[:1],
+    *orders.ROUTES,
     *bulk.ROUTES,
-    *orders.ROUTES[1:],
     *sign_in.ROUTES,
     *customer_vault.ROUTES,
     *customer_search.ROUTES,
