@@ -47,7 +47,7 @@ from strongroom.outbound import Destination, Limits, Outbound
 from strongroom.payments import customers, instruments
 from strongroom.payments.dispatch import Dispatcher
 from strongroom.payments.notifications import NotificationReceiver
-from strongroom.people import DoorKeys, FrontDoor
+from strongroom.people import DoorKeys, FrontDoor, Outside
 from strongroom.people.keys import SECRET_BYTES
 from strongroom.portals import PAGES, Portals
 from strongroom.rails.connectors.simulator import Simulator
@@ -336,7 +336,14 @@ class App:
     def front_door(self) -> FrontDoor:
         """Where people come in."""
         secret = Secret(read_or_make_secret(self.config.keys_dir / "people.secret", SECRET_BYTES))
-        return FrontDoor(databases=self.databases, keys=DoorKeys(secret), origin=self.config.portal_origin)
+        outside = Outside(
+            internal=self.config.internal_providers,
+            trust=self.config.providers_ca,
+            name_servers=self.config.name_servers,
+        )
+        return FrontDoor(
+            databases=self.databases, keys=DoorKeys(secret), origin=self.config.portal_origin, outside=outside
+        )
 
     @cached_property
     def postman(self) -> Postman:
@@ -436,6 +443,9 @@ def to_variables(config: Config) -> dict[str, str]:
         "MAIL_SERVER": "" if config.mail_server is None else config.mail_server.reveal(),
         "MAIL_SENDER": config.mail_sender,
         "TRUSTED_PROXIES": ",".join(config.trusted_proxies),
+        "INTERNAL_PROVIDERS": ",".join(config.internal_providers),
+        "PROVIDERS_CA": "" if config.providers_ca is None else str(config.providers_ca),
+        "NAME_SERVERS": ",".join(config.name_servers),
     }
     return {f"{ENVIRONMENT_VARIABLE}{name}": value for name, value in values.items()}
 
@@ -463,6 +473,9 @@ def from_variables(variables: Mapping[str, str]) -> Config:
         mail_server=Secret(read("MAIL_SERVER")) if read("MAIL_SERVER") else None,
         mail_sender=read("MAIL_SENDER"),
         trusted_proxies=tuple(filter(None, read("TRUSTED_PROXIES").split(","))),
+        internal_providers=tuple(filter(None, read("INTERNAL_PROVIDERS").split(","))),
+        providers_ca=Path(read("PROVIDERS_CA")) if read("PROVIDERS_CA") else None,
+        name_servers=tuple(filter(None, read("NAME_SERVERS").split(","))),
     )
 
 

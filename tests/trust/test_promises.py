@@ -50,7 +50,19 @@ def test_every_group_has_its_promises() -> None:
 
 
 def test_checks_are_of_promises() -> None:
-    assert set(CHECKS) == {"ACC-1", "ACC-3", "ACC-6", "ENC-1", "ENC-2", "ENC-3", "ENC-4", "ENC-5", "PAY-2", "PAY-3"}
+    assert set(CHECKS) == {
+        "ACC-1",
+        "ACC-2",
+        "ACC-3",
+        "ACC-6",
+        "ENC-1",
+        "ENC-2",
+        "ENC-3",
+        "ENC-4",
+        "ENC-5",
+        "PAY-2",
+        "PAY-3",
+    }
     assert set(CHECKS) <= set(IDS)
 
 

@@ -13,6 +13,8 @@ from strongroom.vault.work import Scope, _operation
 from tests.api.paying import IBAN, ORDERS, instruction, order
 from tests.fixtures.platform import Client, Platform
 from tests.people.browser import new_person, unique_address
+from tests.people.single_sign_on.identity_provider import IdentityProvider
+from tests.people.single_sign_on.made import PATH as SINGLE_SIGN_ON
 from tests.reconciliation.bank import BankWorld, execution, statement
 
 LETTER = {"company": "Alpine Mutual", "address": "ada@example.com", "link": "", "until": ""}
@@ -23,7 +25,11 @@ async def test_what_the_application_wrote_opens_by_the_catalogue(platform: Platf
     client = await account.new_tenant()
     bank = await BankWorld.open(app, client, tmp_path)
     await fill(client)
-    await new_person(platform, account, unique_address())
+    person = await new_person(platform, account, unique_address())
+    provider = {"kind": "SAML", "name": "Ours", "enabled": True, "saml": {"metadata": IdentityProvider().metadata}}
+    assert (await account.put(SINGLE_SIGN_ON, provider)).status_code == 200
+    assert (await account.post(f"{SINGLE_SIGN_ON}/domains", {"domain": "bindings.example"})).status_code == 201
+    assert (await person.send("GET", f"/portal/single-sign-on/{account.account_id}")).status_code == 303
     async with app.databases.operation(operator(), account=bank.account) as op:
         await queue_letter(op, "invitation", "ada@example.com", LETTER)
     [paid] = await bank.pay(("Erika Mustermann", 12_345))

@@ -6,7 +6,7 @@ alone; no answer holds one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -34,6 +34,7 @@ from strongroom.people.sessions import (
     put_settings,
     require_settings,
 )
+from strongroom.people.single_sign_on.providers import is_linked
 
 DEFAULT_PAGE: Final = 20
 MAX_PAGE: Final = 100
@@ -41,7 +42,10 @@ _ACCEPTED: Final = "ACCEPTED"
 
 
 class UserBody(msgspec.Struct, rename="camel"):
-    """Somebody. `expiry_date` is the end of an invitation that isn't accepted; null from then on."""
+    """Somebody. `expiry_date` is the end of an invitation that isn't accepted; null from then on.
+
+    `is_sso_user`: the account's provider has vouched for them.
+    """
 
     user_id: str
     email_address: str
@@ -112,7 +116,9 @@ async def _list(op: Operation, call: Call) -> Reply:
     size = _number(found, call.query.get("pageSize", ""), "PAGE_SIZE", DEFAULT_PAGE, MAX_PAGE)
     found.check()
     tenant = await _tenant(op, call)
-    users = [_person_body(person, roles) for person, roles in await list_persons(op, tenant)]
+    found_here = await list_persons(op, tenant)
+    linked = await is_linked(op, [person.person_id for person, _ in found_here])
+    users = [_person_body(person, roles, linked) for person, roles in found_here]
     users += [_invitation_body(invitation) for invitation in await list_open(op, tenant)]
     users.sort(key=lambda user: user.user_id)
     body = UsersBody(
@@ -138,7 +144,8 @@ async def _invite(op: Operation, call: Call) -> Reply:
     invitation = await invite_by_mail(op, _door(call), address=address, roles=roles, tenant=tenant)
     person = await find_person_by_id(op, invitation.person_id)
     if person is not None:
-        return Reply(201, _person_body(person, await roles_of(op, person.person_id, tenant)))
+        linked = await is_linked(op, [person.person_id])
+        return Reply(201, _person_body(person, await roles_of(op, person.person_id, tenant), linked))
     return Reply(201, _invitation_body(invitation))
 
 
@@ -159,7 +166,7 @@ async def _get(op: Operation, call: Call) -> Reply:
     roles = await roles_of(op, user, tenant)
     if not roles and tenant is not None:
         raise _not_found()
-    return Reply(200, _person_body(person, roles))
+    return Reply(200, _person_body(person, roles, await is_linked(op, [user])))
 
 
 async def _put(op: Operation, call: Call) -> Reply:
@@ -268,7 +275,7 @@ def _door(call: Call) -> FrontDoor:
     return door
 
 
-def _person_body(person: Person, roles: Sequence[str]) -> UserBody:
+def _person_body(person: Person, roles: Sequence[str], linked: Collection[PersonId]) -> UserBody:
     return UserBody(
         user_id=str(person.person_id),
         email_address=person.address,
@@ -276,7 +283,7 @@ def _person_body(person: Person, roles: Sequence[str]) -> UserBody:
         roles=list(roles),
         invitation_status=_ACCEPTED,
         expiry_date=None,
-        is_sso_user=False,
+        is_sso_user=person.person_id in linked,
     )
 
 

@@ -88,7 +88,15 @@ def config_for(
         mail_server=Secret(server) if (server := os.environ.get("STRONGROOM_MAIL_SERVER")) else None,
         mail_sender=os.environ.get("STRONGROOM_MAIL_SENDER") or MAIL_SENDER,
         trusted_proxies=tuple(trusted_proxies),
+        internal_providers=_list_of("STRONGROOM_INTERNAL_PROVIDERS"),
+        providers_ca=Path(ca) if (ca := os.environ.get("STRONGROOM_PROVIDERS_CA")) else None,
+        name_servers=_list_of("STRONGROOM_NAME_SERVERS"),
     )
+
+
+def _list_of(variable: str) -> tuple[str, ...]:
+    """The words of an environment variable, between which stand commas."""
+    return tuple(word.strip() for word in os.environ.get(variable, "").split(",") if word.strip())
 
 
 def default_data_dir(environment: Environment) -> Path:

@@ -115,6 +115,7 @@ CATALOGUE: Final[dict[str, dict[str, dict[str, Column]]]] = {
         ),
         "key_owners": _table(Purpose.TENANCY, Retention.CONTRACT, identifier="key_hash account_id"),
         "sign_in_addresses": _table(Purpose.AUTHENTICATION, Retention.CONTRACT, identifier="address_hash account_id"),
+        "email_domains": _table(Purpose.AUTHENTICATION, Retention.CONTRACT, identifier="domain_hash account_id"),
         "sign_in_failures": _table(
             Purpose.AUTHENTICATION,
             Retention.MINUTES,
@@ -367,7 +368,7 @@ CATALOGUE: Final[dict[str, dict[str, dict[str, Column]]]] = {
         "persons": _table(
             Purpose.AUTHENTICATION,
             Retention.CONTRACT,
-            identifier="account_id person_id invitation_id address_hash",
+            identifier="account_id person_id invitation_id admission_id address_hash",
             routing="state",
             sealed="sealed",
             instant="created_at updated_at removed_at",
@@ -404,7 +405,7 @@ CATALOGUE: Final[dict[str, dict[str, dict[str, Column]]]] = {
         "sessions": _table(
             Purpose.AUTHENTICATION,
             Retention.DAYS_90,
-            identifier="account_id session_id person_id session_hash",
+            identifier="account_id session_id person_id session_hash provider_session",
             routing="stage method is_due",
             sealed="sealed",
             instant="created_at proven_at seen_at expires_at ended_at",
@@ -415,6 +416,48 @@ CATALOGUE: Final[dict[str, dict[str, dict[str, Column]]]] = {
             identifier="account_id",
             configuration="idle_s lifetime_s",
             instant="updated_at",
+        ),
+        "single_sign_ons": _table(
+            Purpose.AUTHENTICATION,
+            Retention.CONTRACT,
+            identifier="account_id version_id break_glass_id",
+            routing="kind",
+            configuration="is_enabled is_enforced makes_persons",
+            sealed="sealed",
+            instant="updated_at",
+        ),
+        "email_domains": _table(
+            Purpose.AUTHENTICATION,
+            Retention.CONTRACT,
+            identifier="account_id domain_id domain_hash",
+            routing="state",
+            sealed="sealed",
+            instant="created_at verified_at",
+        ),
+        "admissions": _table(
+            Purpose.ACCOUNTABILITY,
+            Retention.RECORD,
+            identifier="account_id admission_id person_id domain_id",
+            instant="admitted_at",
+        ),
+        "provider_subjects": _table(
+            Purpose.AUTHENTICATION,
+            Retention.CONTRACT,
+            identifier="account_id subject_hash person_id",
+            instant="linked_at",
+        ),
+        "sign_in_requests": _table(
+            Purpose.AUTHENTICATION,
+            Retention.MINUTES,
+            identifier="account_id request_id browser_hash",
+            sealed="sealed",
+            instant="answered_at expires_at",
+        ),
+        "spent_assertions": _table(
+            Purpose.AUTHENTICATION,
+            Retention.MINUTES,
+            identifier="account_id assertion_hash",
+            instant="expires_at",
         ),
         "mails": _table(
             Purpose.NOTICES,
@@ -544,6 +587,9 @@ SEALED_TABLES: Final[Mapping[str, SealedTable]] = {
     "devices": _sealed("devices", "account_id", "device_id"),
     "sessions": _sealed("sessions", "account_id", "session_id"),
     "mails": _sealed("mails", "account_id", "mail_id"),
+    "single_sign_ons": _sealed("single_sign_ons", "account_id", "account_id"),
+    "email_domains": _sealed("email_domains", "account_id", "domain_id"),
+    "sign_in_requests": _sealed("sign_in_requests", "account_id", "request_id"),
 }
 """Every table with envelopes; what opens and seals all of them anew (`strongroom.vault`) goes by it."""
 

@@ -56,5 +56,7 @@ async def _forget_of(
             "delete from idempotency_keys where scope_id = %s and created_at < %s", op.scope, op.now - IDEMPOTENCY_KEPT
         )
         sessions = await op.run("delete from sessions where expires_at < %s", op.now - SESSIONS_KEPT)
-        tokens = await op.run("delete from revoked_tokens where expires_at < %s", op.now)
-    return nonces + keys + sessions + tokens
+        spent = 0
+        for table in ("revoked_tokens", "sign_in_requests", "spent_assertions"):
+            spent += await op.run(f"delete from {table} where expires_at < %s", op.now)  # noqa: S608  names of ours
+    return nonces + keys + sessions + spent

@@ -62,6 +62,13 @@ class Config:
     """`smtp://user:password@host:587` or `smtps://…:465`; None: letters of a sandbox are put into `mail_dir`."""
     mail_sender: str = MAIL_SENDER
 
+    internal_providers: tuple[str, ...] = ()
+    """Identity providers (`host:port`) that may be on this machine or in a private network; all others are public."""
+    providers_ca: Path | None = None
+    """The authority (PEM) of identity providers' certificates; None: the system's."""
+    name_servers: tuple[str, ...] = ()
+    """Whom (`address:port`) the DNS is asked through for the records of mail domains; none: the system's."""
+
     @property
     def portal_origin(self) -> str:
         """Where browsers find the portals. Passkeys are bound to a name, so one of `names` where the host is none."""

@@ -4,6 +4,7 @@ from strongroom.people.acceptance import Accepted, accept_with_password
 from strongroom.people.front_door import FrontDoor
 from strongroom.people.invitations import Invitation, InvitationState, invite
 from strongroom.people.keys import DoorKeys
+from strongroom.people.outside import Outside
 from strongroom.people.persons import Person
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "FrontDoor",
     "Invitation",
     "InvitationState",
+    "Outside",
     "Person",
     "accept_with_password",
     "invite",

@@ -1,4 +1,4 @@
-"""Accepting an invitation: the one way in which somebody becomes a person.
+"""Accepting an invitation: how somebody becomes a person, with credentials of their own.
 
 The invitation is used up, the person made, their roles granted and their credentials kept in one operation.
 """
@@ -15,6 +15,7 @@ from strongroom.kernel.errors import Failure, Invalid, Unauthenticated
 from strongroom.kernel.ids import PersonId
 from strongroom.kernel.secret import Secret
 from strongroom.people.credentials import add_credential, replace_recovery_codes
+from strongroom.people.enforcement import require_local_sign_in
 from strongroom.people.front_door import FrontDoor
 from strongroom.people.grants import set_roles
 from strongroom.people.invitations import Link, look_up, take
@@ -81,11 +82,13 @@ async def accept_with_password(
 async def accept(door: FrontDoor, link: Link, name: str, keep: Keep, visitor: Visitor, *, method: str) -> Accepted:
     """Use an invitation up and make its person, with the credentials that `keep` writes.
 
-    Raises errors.Unauthenticated (`INVITATION_INVALID`) and errors.Forbidden (`ADDRESS_NOT_ALLOWED`).
+    Raises errors.Unauthenticated (`INVITATION_INVALID`, `SINGLE_SIGN_ON_REQUIRED`) and errors.Forbidden
+    (`ADDRESS_NOT_ALLOWED`).
     """
     await door.databases.check_address(person_actor(link.account_id, PersonId(UUID(int=0)), visitor), link.account_id)
     async with door.databases.operation(system("front-door"), account=link.account_id) as op:
         invitation = await take(op, link)
+        await require_local_sign_in(op, invitation.person_id, invitation.address)
         person = Person(
             person_id=invitation.person_id, name=name.strip(), address=invitation.address, created_at=op.now
         )

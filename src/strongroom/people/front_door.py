@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from urllib.parse import urlsplit
 
@@ -10,6 +10,7 @@ from strongroom.database import Databases
 from strongroom.kernel.secret import Secret
 from strongroom.people.address_book import AddressBook
 from strongroom.people.keys import DoorKeys
+from strongroom.people.outside import Outside
 
 INVITATION_PATH = "/portal/invitation/"
 SIGN_IN_PATH = "/portal/sign-in"
@@ -22,6 +23,7 @@ class FrontDoor:
     databases: Databases
     keys: DoorKeys
     origin: str
+    outside: Outside = field(default_factory=Outside)
 
     @cached_property
     def book(self) -> AddressBook:

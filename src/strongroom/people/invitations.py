@@ -1,4 +1,4 @@
-"""Invitations: the only way in.
+"""Invitations: how people come in.
 
 An invitation is for one address, and for roles in the account itself or in one of its tenants. Its life: INVITED, then
 ACCEPTED or REVOKED; one that nobody answers in time has EXPIRED, and can be sent again, which ends the link before.
@@ -115,8 +115,9 @@ async def invite(
             raise _already_exists()
         await set_roles(op, known.person_id, tenant, roles)
         row = await op.row(f"select {_COLUMNS} from invitations where person_id = %s", known.person_id)  # noqa: S608  names of ours
-        assert row is not None  # noqa: S101  nobody is a person without one
-        return _invitation(op, row), None
+        if row is not None:
+            return _invitation(op, row), None
+        return _admitted(op, known.person_id, address, tenant, roles), None
     await _make_room(op, address)
     invitation = Invitation(
         invitation_id=InvitationId(new_uuid()),
@@ -260,6 +261,25 @@ async def take(op: Operation, link: Link) -> Invitation:
     return invitation
 
 
+async def take_for(op: Operation, address: str) -> Invitation | None:
+    """Use up the open invitation of an address that somebody else has proven: for `people.single_sign_on` alone."""
+    row = await op.row(
+        "update invitations set state = 'ACCEPTED', answered_at = %s "  # noqa: S608  names of ours
+        "where address_hash = %s and state = 'INVITED' and expires_at > %s "
+        f"returning {_COLUMNS}",
+        op.now,
+        address_hash(op, address),
+        op.now,
+    )
+    if row is None:
+        return None
+    invitation = _invitation(op, row)
+    if not hmac.compare_digest(row[8], _binding(op, invitation)):
+        raise _invalid()
+    await record(op, "invitation.accept", "invitation", invitation.invitation_id, detail=_told(invitation))
+    return invitation
+
+
 async def _look_up(databases: Databases, keys: DoorKeys, token: Secret[str]) -> tuple[Link, Invitation]:
     link = _read(keys, token)
     account = None
@@ -325,6 +345,21 @@ def _invitation(op: Operation, row: Sequence[Any]) -> Invitation:
         roles=tuple(row[3]),
         state=state,
         expires_at=row[5],
+    )
+
+
+def _admitted(
+    op: Operation, person: PersonId, address: str, tenant: TenantId | None, roles: Collection[str]
+) -> Invitation:
+    """What stands for the invitation of somebody who came in without one."""
+    return Invitation(
+        invitation_id=InvitationId(person),
+        person_id=person,
+        address=address,
+        tenant_id=tenant,
+        roles=tuple(sorted(set(roles))),
+        state=InvitationState.ACCEPTED,
+        expires_at=op.now,
     )
 
 

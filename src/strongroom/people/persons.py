@@ -1,8 +1,9 @@
 """Persons: the people of an account.
 
-Somebody becomes a person by accepting an invitation and in no other way; the database refuses anything else. Their rows
-are in the account's home region, their name and address sealed. A person who is removed keeps their id and what they
-did in the record; all that let them in is deleted.
+Somebody becomes a person by accepting an invitation, or is admitted when the account's own provider vouches for them
+and the account lets such people in; there is no third way, and the database refuses anything else. Their rows are in
+the account's home region, their name and address sealed. A person who is removed keeps their id and what they did in
+the record; all that let them in is deleted.
 """
 
 from __future__ import annotations
@@ -11,14 +12,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
+from uuid import UUID
 
 import msgspec
 
 from strongroom.audit import record
 from strongroom.database import Operation
-from strongroom.kernel.errors import Failure, NotFound
-from strongroom.kernel.ids import InvitationId, PersonId, TenantId
+from strongroom.kernel.errors import Conflict, Failure, NotFound
+from strongroom.kernel.ids import InvitationId, PersonId, TenantId, new_uuid
 from strongroom.people.address_book import AddressBook
+from strongroom.people.enforcement import keep_break_glass
 from strongroom.people.grants import end_grants, require_users, roles_of, set_roles
 
 MAX_PERSONS: Final = 1_000
@@ -50,13 +53,43 @@ def address_hash(op: Operation, address: str) -> bytes:
 
 
 async def create_person(op: Operation, person: Person, invitation: InvitationId) -> None:
-    """Write a person whose invitation was accepted in this operation. For `people.acceptance` alone."""
+    """Write a person whose invitation was accepted in this operation: for `people.acceptance` and `single_sign_on`."""
+    await _create(op, person, invitation=invitation)
+
+
+async def admit_person(op: Operation, person: Person, domain: UUID) -> None:
+    """Write a person of a verified domain whom the account's provider vouched for. For `people.single_sign_on` alone.
+
+    The database refuses it unless the account lets such people in. Raises errors.Conflict (`USER_LIMIT_REACHED`).
+    """
+    counted = await op.row("select count(*) from persons where state = 'ACTIVE'")
+    if counted is not None and counted[0] >= MAX_PERSONS:
+        raise Conflict(
+            Failure("USER_LIMIT_REACHED", "There are {limit} people already. Remove one first.", {"limit": MAX_PERSONS})
+        )
+    admission = new_uuid()
     await op.run(
-        "insert into persons (account_id, person_id, invitation_id, state, address_hash, sealed, created_at, "
-        "updated_at) values (%s, %s, %s, 'ACTIVE', %s, %s, %s, %s)",
+        "insert into admissions (account_id, admission_id, person_id, domain_id, admitted_at) "
+        "values (%s, %s, %s, %s, %s)",
+        op.account,
+        admission,
+        person.person_id,
+        domain,
+        op.now,
+    )
+    await _create(op, person, admission=admission)
+
+
+async def _create(
+    op: Operation, person: Person, *, invitation: InvitationId | None = None, admission: UUID | None = None
+) -> None:
+    await op.run(
+        "insert into persons (account_id, person_id, invitation_id, admission_id, state, address_hash, sealed, "
+        "created_at, updated_at) values (%s, %s, %s, %s, 'ACTIVE', %s, %s, %s, %s)",
         op.account,
         person.person_id,
         invitation,
+        admission,
         address_hash(op, person.address),
         op.cipher.seal(
             "persons",
@@ -67,7 +100,7 @@ async def create_person(op: Operation, person: Person, invitation: InvitationId)
         person.created_at,
         person.created_at,
     )
-    await record(op, "person.create", "person", person.person_id, detail=f"invitation={invitation}")
+    await record(op, "person.create", "person", person.person_id, detail=_how(invitation, admission))
 
 
 async def get_person(op: Operation, person_id: PersonId) -> Person:
@@ -95,6 +128,15 @@ async def find_person(op: Operation, address: str) -> Person | None:
     return None if row is None else _person(op, row)
 
 
+async def list_all_persons(op: Operation) -> Sequence[Person]:
+    """Everybody of the account who hasn't been removed, oldest first. Asks for no permission."""
+    rows = await op.rows(
+        "select person_id, sealed, created_at from persons where state = 'ACTIVE' order by person_id limit %s",
+        MAX_PERSONS,
+    )
+    return [_person(op, row) for row in rows]
+
+
 async def list_persons(op: Operation, tenant: TenantId | None) -> Sequence[tuple[Person, tuple[str, ...]]]:
     """The people who hold roles in the account itself (or in one of its tenants), with those roles; oldest first."""
     require_users(op, tenant, writes=False)
@@ -120,6 +162,8 @@ async def change_roles(op: Operation, person_id: PersonId, tenant: TenantId | No
     person = await get_person(op, person_id)
     if not await roles_of(op, person_id, tenant):
         raise person_not_found()
+    if tenant is None and "account-admin" not in roles:
+        await keep_break_glass(op, person_id)
     await set_roles(op, person_id, tenant, roles)
     await op.run("update sessions set is_due = true where person_id = %s and ended_at is null", person_id)
     return person
@@ -141,8 +185,9 @@ async def remove_from(op: Operation, book: AddressBook, person_id: PersonId, ten
 
 
 async def _remove(op: Operation, book: AddressBook, person: Person) -> None:
+    await keep_break_glass(op, person.person_id)
     await end_grants(op, person.person_id)
-    for table in ("sessions", "devices", "recovery_codes", "credentials"):
+    for table in ("sessions", "devices", "recovery_codes", "credentials", "provider_subjects"):
         await op.run(f"delete from {table} where person_id = %s", person.person_id)  # noqa: S608  names of ours
     await op.run(
         "update persons set state = 'REMOVED', removed_at = %s, updated_at = %s where person_id = %s",
@@ -152,6 +197,10 @@ async def _remove(op: Operation, book: AddressBook, person: Person) -> None:
     )
     await record(op, "person.remove", "person", person.person_id)
     await book.remove(person.address, op.account)
+
+
+def _how(invitation: InvitationId | None, admission: UUID | None) -> str:
+    return f"invitation={invitation}" if admission is None else f"admission={admission}"
 
 
 def _person(op: Operation, row: Sequence[Any]) -> Person:

@@ -173,9 +173,17 @@ async def put_settings(op: Operation, settings: SessionSettings) -> None:
 
 
 async def begin_session(
-    op: Operation, person: PersonId, visitor: Visitor, *, stage: Stage, method: str
+    op: Operation,
+    person: PersonId,
+    visitor: Visitor,
+    *,
+    stage: Stage,
+    method: str,
+    provider_session: bytes | None = None,
 ) -> tuple[SessionId, Secret[str]]:
     """Begin a session; the secret is what the browser's cookie holds.
+
+    `provider_session`: a hash of what the account's provider calls its own session, when it vouched for the person.
 
     Raises errors.Forbidden (`ADDRESS_NOT_ALLOWED`).
     """
@@ -186,7 +194,7 @@ async def begin_session(
     lasts = (await get_settings(op)).lifetime if stage is Stage.SIGNED_IN else SECOND_FACTOR_WITHIN
     await op.run(
         "insert into sessions (account_id, session_id, person_id, session_hash, stage, method, sealed, created_at, "
-        "proven_at, seen_at, expires_at) values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
+        "proven_at, seen_at, expires_at, provider_session) values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
         op.account,
         session_id,
         person,
@@ -198,6 +206,7 @@ async def begin_session(
         op.now,
         op.now,
         op.now + lasts,
+        provider_session,
     )
     if stage is Stage.SIGNED_IN:
         await op.run(

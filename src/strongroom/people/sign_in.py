@@ -22,6 +22,7 @@ from strongroom.kernel.mail_addresses import find_address
 from strongroom.kernel.secret import Secret
 from strongroom.notices import queue_letter
 from strongroom.people.credentials import find_password, take_recovery_code, take_totp
+from strongroom.people.enforcement import require_local_sign_in
 from strongroom.people.front_door import FrontDoor
 from strongroom.people.lockout import (
     Counter,
@@ -57,6 +58,13 @@ class Entered:
     device: Secret[str]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Vouched:
+    """The account's provider has vouched for the person. `session_hash`: of the provider's own session, if it said."""
+
+    session_hash: bytes | None
+
+
 @dataclass(frozen=True, slots=True)
 class _Candidate:
     """Somebody whom an address may be, with the hash of their password."""
@@ -73,7 +81,8 @@ async def check_first_factor(
 
     `device` is the device cookie, if any; `account` the one that is meant, where the address is known to several.
 
-    Raises errors.Unauthenticated (`SIGN_IN_REFUSED`, `ACCOUNT_IS_REQUIRED`) and errors.TooOften (`SIGN_IN_LOCKED`).
+    Raises errors.Unauthenticated (`SIGN_IN_REFUSED`, `ACCOUNT_IS_REQUIRED`, `SINGLE_SIGN_ON_REQUIRED`) and
+    errors.TooOften (`SIGN_IN_LOCKED`).
     """
     found = find_address(address)
     counters = _counters(door, found or address[:256], visitor, device)
@@ -94,6 +103,7 @@ async def check_first_factor(
         )
     one = proven[0]
     async with door.databases.operation(system("front-door"), account=one.account) as op:
+        await require_local_sign_in(op, one.person.person_id, one.person.address)
         _, token = await begin_session(op, one.person.person_id, visitor, stage=Stage.SECOND_FACTOR, method=WITH_CODE)
     return token
 
@@ -127,13 +137,27 @@ async def enter(
     method: str,
     device: str,
     ends: SignedIn | None = None,
+    vouched: Vouched | None = None,
 ) -> Entered:
-    """Begin the session of a person who has proven who they are, and know their device from now on."""
+    """Begin the session of a person who has proven who they are, and know their device from now on.
+
+    `vouched`: the account's provider says so. Without, raises errors.Unauthenticated (`SINGLE_SIGN_ON_REQUIRED`) where
+    nobody else may.
+    """
     known = read_device_cookie(door.keys, person.address, device)
     async with door.databases.operation(person_actor(account, person.person_id, visitor), account=account) as op:
+        if vouched is None:
+            await require_local_sign_in(op, person.person_id, person.address)
         if ends is not None:
             await end_session(op, person.person_id, ends.session_id)
-        _, session = await begin_session(op, person.person_id, visitor, stage=Stage.SIGNED_IN, method=method)
+        _, session = await begin_session(
+            op,
+            person.person_id,
+            visitor,
+            stage=Stage.SIGNED_IN,
+            method=method,
+            provider_session=None if vouched is None else vouched.session_hash,
+        )
         device_id = await _know_device(op, door, person, visitor, known)
         await record(op, "sign-in", "person", person.person_id, detail=method)
     return Entered(session=session, device=Secret(device_cookie(door.keys, person.address, device_id)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from strongroom.access import Permission, allows
 from strongroom.api.problems import status_of
 from strongroom.kernel.errors import Failure, NotFound, StrongroomError
 from strongroom.kernel.ids import SessionId, parse_uuid
@@ -42,6 +43,7 @@ async def _home(visit: Visit) -> Answer:
             has_code=any(credential.kind == "TOTP" for credential in credentials),
             recovery_codes=await count_recovery_codes(op, person),
             sessions=await list_sessions(op, person),
+            looks_after_account=allows(session.actor, Permission.ACCOUNT_MANAGE),
         )
 
 

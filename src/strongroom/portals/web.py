@@ -43,6 +43,8 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 MAX_BODY_BYTES: Final = 64 * 1024
+MAX_ANSWER_BYTES: Final = 512 * 1024
+"""Largest answer of an identity provider: SAML is wordy."""
 MAX_COOKIES_BYTES: Final = 8 * 1024
 HOME_PATH: Final = "/portal/account"
 PROVE_PATH: Final = "/portal/prove"
@@ -160,6 +162,8 @@ class Page:
     """Something dangerous: the person must have proven who they are in the last minutes."""
     is_data: bool = False
     """Asked by the script of a page, and answered with JSON."""
+    from_elsewhere: bool = False
+    """Sent by an identity provider, or a page of one: what is sent is signed, and the handler sees to it."""
 
 
 class Portals:
@@ -216,8 +220,9 @@ class Portals:
         fresh: dict[str, Cookie | None] = {}
         changes = page.method == "POST"
         if changes:
-            _check_origin(headers)
-            visit.body = await _read_body(receive)
+            if not page.from_elsewhere:
+                _check_origin(headers)
+            visit.body = await _read_body(receive, MAX_ANSWER_BYTES if page.from_elsewhere else MAX_BODY_BYTES)
         if page.entrance is Entrance.EVERYBODY:
             visit.token = cookies.get(VISITOR_COOKIE, "")
             if not visit.token and not changes:
@@ -230,7 +235,9 @@ class Portals:
                 raise session_ended()
             visit.session = await find_session(visit.door.databases, visit.token, visit.visitor, stage=stage)
         if changes:
-            _check_form(visit, headers)
+            _read_form(visit, headers)
+            if not page.from_elsewhere:
+                _check_form(visit, headers)
         if visit.session is not None:
             await self._enter(visit, fresh)
             if page.proven and not visit.session.is_fresh(visit.door.databases.clock.now()):
@@ -310,18 +317,21 @@ def _check_origin(headers: Mapping[bytes, bytes]) -> None:
     raise Forbidden(Failure("FORM_OF_OTHER_ORIGIN", "This form was not sent from a page of ours. Open the page again."))
 
 
-def _check_form(visit: Visit, headers: Mapping[bytes, bytes]) -> None:
+def _read_form(visit: Visit, headers: Mapping[bytes, bytes]) -> None:
     media = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
     if media == b"application/x-www-form-urlencoded":
         pairs = parse_qsl(visit.body.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=50)
         visit.form = dict(pairs)
+
+
+def _check_form(visit: Visit, headers: Mapping[bytes, bytes]) -> None:
     given = visit.form.get(FORM_FIELD) or headers.get(FORM_HEADER.encode(), b"").decode("latin-1")
     expected = decode(visit.form_token) or b""
     if not visit.token or not visit.door.keys.is_hash(decode(given) or b"", expected):
         raise Forbidden(Failure("FORM_TOO_OLD", "This form is not valid any more. Open the page again."))
 
 
-async def _read_body(receive: Receive) -> bytes:
+async def _read_body(receive: Receive, limit: int) -> bytes:
     parts, size, more = [], 0, True
     while more:
         message = await receive()
@@ -329,10 +339,8 @@ async def _read_body(receive: Receive) -> bytes:
             raise Invalid(Failure("CLIENT_GONE", "The request broke off before it was complete."))
         part = message.get("body", b"")
         size += len(part)
-        if size > MAX_BODY_BYTES:
-            raise TooLarge(
-                Failure("REQUEST_TOO_LARGE", "A request body has at most {limit} bytes.", {"limit": MAX_BODY_BYTES})
-            )
+        if size > limit:
+            raise TooLarge(Failure("REQUEST_TOO_LARGE", "A request body has at most {limit} bytes.", {"limit": limit}))
         parts.append(part)
         more = bool(message.get("more_body"))
     return b"".join(parts)

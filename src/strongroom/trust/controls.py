@@ -12,6 +12,7 @@ from strongroom.trust.checks.customer_keys import check_customer_keys
 from strongroom.trust.checks.invitations import check_invitations
 from strongroom.trust.checks.once import check_once
 from strongroom.trust.checks.segregation import check_segregation
+from strongroom.trust.checks.single_sign_on import check_single_sign_on
 from strongroom.trust.checks.tokens import check_tokens
 from strongroom.trust.checks.transport import check_transport
 from strongroom.trust.checks.worlds import check_worlds
@@ -23,6 +24,7 @@ Check = Callable[[Workbench], Awaitable[Figure]]
 
 CHECKS: Final[Mapping[str, Check]] = {
     "ACC-1": check_invitations,
+    "ACC-2": check_single_sign_on,
     "ACC-3": check_addresses,
     "ACC-6": check_tokens,
     "ENC-1": check_transport,

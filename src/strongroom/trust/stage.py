@@ -46,7 +46,8 @@ _ONE_AT_A_TIME: Final = 7_305_808_869_231_650_930
 
 _OF_PEOPLE: Final = (
     "due_mails", "mails", "session_settings", "sessions", "devices", "recovery_codes", "credentials", "grants",
-    "persons", "invitations",
+    "single_sign_ons", "provider_subjects", "sign_in_requests", "spent_assertions", "email_domains", "persons",
+    "admissions", "invitations",
 )  # fmt: skip
 SWEPT: Final = (
     "statement_entries", "statements", "instruction_events", "transactions", "payment_files", "instructions",

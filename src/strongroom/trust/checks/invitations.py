@@ -1,14 +1,15 @@
-"""ACC-1: an invitation's link is the only way in; it tells nothing, works once, in time, unaltered, not withdrawn."""
+"""ACC-1: an invitation's link tells nothing, and works once, in time, unaltered, not withdrawn.
+
+There is no other way in but by the account's own provider, where the account lets it (ACC-2).
+"""
 
 from __future__ import annotations
 
 import base64
 import os
 import re
-from collections.abc import Mapping
 from datetime import timedelta
 from typing import Final
-from urllib.parse import urlencode
 
 import psycopg
 
@@ -23,6 +24,7 @@ from strongroom.people.keys import SECRET_BYTES, decode, encode
 from strongroom.people.totp import code_at, step_of
 from strongroom.trust.stage import PROVER, Stage, stage
 from strongroom.trust.verdicts import Figure, Findings
+from strongroom.trust.visitor import Visitor
 from strongroom.trust.workbench import Workbench
 
 _LINK: Final = "/portal/invitation/"
@@ -31,7 +33,6 @@ _HOME: Final = "/portal/account"
 _ROLES: Final = ("account-tenant-read",)
 _PASSWORD: Final = "neun Esel tragen Heu"  # noqa: S105  of nobody: made for the check
 _COMMON: Final = "password1"
-_COOKIE: Final = re.compile(r"(__Host-[a-z]+)=([^;,]*)")
 _HIDDEN: Final = re.compile(r'name="(form|setup)" value="([^"]*)"')
 _SHOWN: Final = re.compile(r'id="totp-secret">([A-Z2-7 ]+)<')
 _STEP: Final = 12
@@ -51,7 +52,8 @@ async def check_invitations(bench: Workbench) -> Figure:
         await _check_nothing_else(findings, bench, account)
     return findings.figure(
         f"a link made a person once, with a password (argon2id) and a second factor; {refused} bad links refused "
-        "(altered, cut, of another key, expired, withdrawn, replaced, used); nobody is there without an accepted one"
+        "(altered, cut, of another key, expired, withdrawn, replaced, used); nobody is there without an "
+        "accepted one, or a provider's word that the account takes"
     )
 
 
@@ -160,14 +162,37 @@ async def _check_nothing_else(findings: Findings, bench: Workbench, account: Acc
     except Collided as error:
         refused = isinstance(error.__cause__, psycopg.IntegrityError)
         findings.expect(refused, f"a person without an invitation fails with {type(error).__name__}")
+    await _check_admission(findings, bench, account)
     for region in bench.config.regions:
         async with bench.admin(region) as connection:
             cursor = await connection.execute(
                 "select count(*) from persons p left join invitations i using (account_id, invitation_id, person_id) "
-                "where i.state is distinct from 'ACCEPTED'"
+                "left join admissions a on a.account_id = p.account_id and a.admission_id = p.admission_id "
+                "and a.person_id = p.person_id where i.state is distinct from 'ACCEPTED' and a.person_id is null"
             )
             row = await cursor.fetchone()
         findings.expect(row is not None and row[0] == 0, f"{region} has people without an accepted invitation")
+
+
+async def _check_admission(findings: Findings, bench: Workbench, account: AccountId) -> None:
+    """An account that doesn't let its provider's people in can't be made to."""
+    try:
+        async with bench.databases.operation(PROVER, account=account) as op:
+            await op.run(
+                "insert into admissions (account_id, admission_id, person_id, domain_id, admitted_at) "
+                "values (%s, %s, %s, %s, %s)",
+                account,
+                new_uuid(),
+                new_uuid(),
+                new_uuid(),
+                op.now,
+            )
+            raise _Made
+    except _Made:
+        findings.breach("the database admits people to an account that doesn't let its provider do so")
+    except Collided as error:
+        refused = isinstance(error.__cause__, psycopg.IntegrityError)
+        findings.expect(refused, f"an admission that nobody allowed fails with {type(error).__name__}")
 
 
 async def _expect_closed(findings: Findings, bench: Workbench, what: str, token: Secret[str]) -> None:
@@ -184,23 +209,12 @@ class _Made(Exception):
     """Ends an operation whose statement should have been refused, so that nothing of it stays."""
 
 
-class _Visitor:
+class _Visitor(Visitor):
     """A browser without scripts, as far as invitations go."""
 
     def __init__(self, bench: Workbench) -> None:
-        self._bench = bench
-        self._cookies: dict[str, str] = {}
+        super().__init__(bench)
         self._page = ""
-
-    async def send(self, method: str, path: str, form: Mapping[str, str] | None = None) -> Answer:
-        """One request with the cookies."""
-        headers = {"cookie": "; ".join(f"{name}={value}" for name, value in self._cookies.items())}
-        if form is not None:
-            headers |= {"content-type": "application/x-www-form-urlencoded", "sec-fetch-site": "same-origin"}
-        url, body = self._bench.api.url + path, urlencode(form or {}).encode()
-        answer = await self._bench.outbound.request(method, url, headers=headers, body=body)
-        self._cookies |= dict(_COOKIE.findall(answer.headers.get("set-cookie", "")))
-        return answer
 
     async def open(self, token: Secret[str]) -> bool:
         """Whether a link shows an invitation."""
@@ -213,7 +227,7 @@ class _Visitor:
         """Fill the page in and send it."""
         shown = _SHOWN.search(self._page)
         secret = Secret(base64.b32decode(shown[1].replace(" ", "")) if shown else b"")
-        step = step_of(self._bench.clock.now())
+        step = step_of(self.bench.clock.now())
         code = code_at(secret, step if right_code else step - 1_000)
         fields = {**dict(_HIDDEN.findall(self._page)), "name": "Prove", "password": password, "code": code}
         return await self.send("POST", _PAGE, fields)

@@ -1,0 +1,1 @@
+"""Single sign-on: an account's own provider vouches for its people."""

@@ -1,0 +1,32 @@
+"""What a provider says of somebody, once it is known that the provider says it and means us."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from strongroom.kernel.errors import Failure, Unauthenticated
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claims:
+    """`subject` is the provider's own name for somebody, which it gives to nobody else; `session` its own session.
+
+    The other words are as the provider wrote them; empty where it said nothing.
+    """
+
+    subject: str
+    address: str
+    name: str
+    groups: tuple[str, ...]
+    session: str
+
+
+def refused(reason: str) -> Unauthenticated:
+    """The refusal of a provider's answer. `reason` is for whoever sets it up: without secrets, and nobody's data."""
+    return Unauthenticated(
+        Failure(
+            "PROVIDER_ANSWER_REFUSED",
+            "The provider's answer was not taken: {reason}. Nobody was signed in.",
+            {"reason": reason[:300]},
+        )
+    )

@@ -1,0 +1,100 @@
+"""SAML through the pages: there, back by a form of another site, and in."""
+
+from __future__ import annotations
+
+import base64
+import zlib
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import httpx
+import pytest
+from lxml import etree
+
+from strongroom.kernel.ids import new_uuid
+from tests.people.browser import Browser
+from tests.people.single_sign_on.identity_provider import ENTITY, SIGN_IN, IdentityProvider, Said, encoded, request_name
+from tests.people.single_sign_on.made import PATH, MadeProvider, NameServer, Scene, new_scene
+
+THEM = IdentityProvider()
+CROSS_SITE = {"sec-fetch-site": "cross-site", "origin": "https://idp.example"}
+
+
+@pytest.fixture(scope="module")
+async def scene(door: Any, provider: MadeProvider, names: NameServer) -> Scene:
+    """An account with a SAML provider."""
+    made = await new_scene(door, provider, names)
+    answer = await made.put(kind="SAML", oidc=None, saml={"metadata": THEM.metadata, "groupsAttribute": "groups"})
+    assert answer.status_code == 200, answer.text
+    shown = answer.json()["saml"]
+    assert (shown["entityId"], shown["signInUrl"]) == (ENTITY, SIGN_IN)
+    return made
+
+
+async def said(scene: Scene, request: str | None, **changes: Any) -> Said:
+    where = (await scene.account.get(PATH)).json()["addresses"]
+    plain = {"audience": where["metadata"], "recipient": where["answer"], "destination": where["answer"]}
+    return Said(**{**plain, "in_response_to": request, "name_id": scene.address(), **changes})
+
+
+async def leave(scene: Scene, browser: Browser) -> str:
+    answer = await browser.send("GET", scene.start)
+    packed = parse_qs(urlsplit(answer.headers["location"]).query)["SAMLRequest"][0]
+    return str(etree.fromstring(zlib.decompress(base64.b64decode(packed), -15)).get("ID"))
+
+
+async def post(scene: Scene, response: etree._Element) -> httpx.Response:
+    """As browsers do from another site: without cookies."""
+    form = {"SAMLResponse": encoded(response), "RelayState": ""}
+    return await Browser(platform=scene.platform).send("POST", f"{scene.start}/answer", data=form, headers=CROSS_SITE)
+
+
+async def test_there_and_back(scene: Scene) -> None:
+    browser = scene.browser()
+    request = await leave(scene, browser)
+    posted = await post(scene, THEM.signed(await said(scene, request)))
+    assert posted.status_code == 303, posted.text
+    stranger = await Browser(platform=scene.platform).send("GET", posted.headers["location"])
+    assert stranger.status_code == 401, "the answer is for the browser that asked"
+    answer = await browser.open(posted.headers["location"])
+    assert (answer.status_code, browser.url) == (200, "/portal/account"), answer.text
+    assert "single sign-on (SAML)" in answer.text
+    assert (await browser.send("GET", posted.headers["location"])).status_code == 401, "it counts once"
+
+
+async def test_an_assertion_counts_once(scene: Scene) -> None:
+    browser = scene.browser()
+    request = await leave(scene, browser)
+    response = THEM.signed(await said(scene, request))
+    assert (await post(scene, response)).status_code == 303
+    answer = await post(scene, response)
+    assert answer.status_code == 401 and "used before" in answer.text
+
+
+async def test_a_request_is_answered_once_and_only_if_it_was_made(scene: Scene) -> None:
+    request = await leave(scene, scene.browser())
+    assert (await post(scene, THEM.signed(await said(scene, request)))).status_code == 303
+    assert (await post(scene, THEM.signed(await said(scene, request)))).status_code == 401
+    assert (await post(scene, THEM.signed(await said(scene, request_name(new_uuid()))))).status_code == 401
+
+
+async def test_what_the_provider_begins_needs_a_yes(scene: Scene) -> None:
+    unasked = await said(scene, None)
+    assert (await post(scene, THEM.signed(unasked))).status_code == 401
+    saml = {**scene.settings["saml"], "allowsIdpInitiated": True}
+    assert (await scene.put(saml=saml)).status_code == 200
+    posted = await post(scene, THEM.signed(unasked))
+    assert posted.status_code == 303, posted.text
+    browser = scene.browser()
+    page = await browser.open(posted.headers["location"])
+    assert page.status_code == 200 and scene.address() in page.text and not await browser.is_signed_in()
+    answer = await browser.submit(f"{scene.start}/arrival")
+    assert (answer.status_code, browser.url) == (200, "/portal/account")
+
+
+async def test_our_metadata_is_published(scene: Scene) -> None:
+    answer = await scene.browser().send("GET", f"{scene.start}/metadata")
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "application/samlmetadata+xml")
+    where = (await scene.account.get(PATH)).json()["addresses"]
+    assert etree.fromstring(answer.content).get("entityID") == where["metadata"]
+    assert (await scene.browser().send("GET", f"{scene.start}/keys")).status_code == 400
