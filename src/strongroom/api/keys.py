@@ -86,7 +86,7 @@ async def _list(op: Operation, _: Call) -> Reply:
 
 
 async def _create(op: Operation, call: Call) -> Reply:
-    name, roles, end = _read(op, call)
+    name, roles, end = await _read(op, call)
     key, private_key = await create_key(
         op,
         call.services.databases,
@@ -112,8 +112,8 @@ async def _get(op: Operation, call: Call) -> Reply:
 
 async def _put(op: Operation, call: Call) -> Reply:
     public_key = _public_key(call)
-    name, roles, end = _read(op, call)
-    await update_key(op, public_key, name=name or DEFAULT_NAME, roles=roles, expires_at=end)
+    name, roles, end = await _read(op, call)
+    await update_key(op, call.services.databases, public_key, name=name or DEFAULT_NAME, roles=roles, expires_at=end)
     return Reply(204)
 
 
@@ -122,10 +122,10 @@ async def _delete(op: Operation, call: Call) -> Reply:
     return Reply(204)
 
 
-def _read(op: Operation, call: Call) -> tuple[str, tuple[str, ...], datetime | UnsetType | None]:
+async def _read(op: Operation, call: Call) -> tuple[str, tuple[str, ...], datetime | UnsetType | None]:
     source, found = read_object(call.body), Collector()
     name = found.text(source, "name", "NAME", max_length=MAX_NAME, required=False)
-    roles = found.choices(source, "roles", "ROLES", roles_for(op))
+    roles = found.choices(source, "roles", "ROLES", await roles_for(op, call.services.databases))
     end = found.instant(source, "expiresOn", "EXPIRES_ON") if "expiresOn" in source else UNSET
     found.check()
     return name, roles, end

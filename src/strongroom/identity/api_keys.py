@@ -20,7 +20,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from strongroom.access import ACCOUNT_ROLES, TENANT_ROLES, Permission, require
+from strongroom.access import Permission, check_grant, grantable, require
 from strongroom.audit import record
 from strongroom.database import Databases, Operation
 from strongroom.kernel.errors import Conflict, Failure, Invalid, NotFound
@@ -59,9 +59,9 @@ class SealedKey:
     private_key: bytes
 
 
-def roles_for(op: Operation) -> frozenset[str]:
+async def roles_for(op: Operation, databases: Databases) -> frozenset[str]:
     """The roles that a key of the operation's tenant (or, above tenants, account) can hold."""
-    return ACCOUNT_ROLES if op.tenant_id is None else TENANT_ROLES
+    return await grantable(databases, op.account, op.tenant_id)
 
 
 async def create_key(
@@ -69,11 +69,11 @@ async def create_key(
 ) -> tuple[ApiKey, Secret[str]]:
     """Make a key for the operation's tenant (or account); the secret is its private half in base64.
 
-    Raises errors.Invalid (`ROLES_IS_REQUIRED`, `ROLES_NOT_RECOGNISED`, `EXPIRES_ON_OUT_OF_RANGE`) and errors.Conflict
-    (`API_KEY_LIMIT_REACHED`).
+    Raises errors.Invalid (`ROLES_IS_REQUIRED`, `ROLES_NOT_RECOGNISED`, `EXPIRES_ON_OUT_OF_RANGE`), errors.Conflict
+    (`API_KEY_LIMIT_REACHED`) and as `access.check_grant`.
     """
     _require(op, writes=True)
-    _check_roles(op, roles)
+    await _check_roles(op, databases, roles)
     _check_end(op, expires_at)
     row = await op.row("select count(*) from api_keys where deleted_at is null")
     if row is not None and row[0] >= MAX_KEYS:
@@ -88,9 +88,10 @@ async def create_key(
         expires_at=expires_at,
     )
     private_key = os.urandom(PRIVATE_KEY_BYTES)
+    made_by = await _makers(op, databases)
     await op.run(
-        "insert into api_keys (public_key, account_id, tenant_id, environment, roles, sealed, created_at, expires_at) "
-        "values (%s, %s, %s, %s, %s, %s, %s, %s)",
+        "insert into api_keys (public_key, account_id, tenant_id, environment, roles, sealed, created_at, expires_at, "
+        "made_by) values (%s, %s, %s, %s, %s, %s, %s, %s, %s)",
         key.public_key,
         op.account,
         op.tenant_id,
@@ -99,12 +100,14 @@ async def create_key(
         _seal(op, key.public_key, SealedKey(name=name, private_key=private_key)),
         op.now,
         expires_at,
+        made_by,
     )
     await record(op, "api-key.create", "api-key", key.public_key, detail=" ".join(key.roles))
     async with databases.directory() as directory:
         await directory.execute(
-            "insert into api_keys (public_key, environment, account_id, tenant_id, region) values (%s, %s, %s, %s, %s)",
-            (key.public_key, op.environment.value, op.account, op.tenant_id, op.region),
+            "insert into api_keys (public_key, environment, account_id, tenant_id, region, made_by) "
+            "values (%s, %s, %s, %s, %s, %s)",
+            (key.public_key, op.environment.value, op.account, op.tenant_id, op.region, made_by),
         )
     return key, Secret(base64.b64encode(private_key).decode())
 
@@ -135,6 +138,7 @@ async def get_key(op: Operation, public_key: ApiKeyId) -> ApiKey:
 
 async def update_key(
     op: Operation,
+    databases: Databases,
     public_key: ApiKeyId,
     *,
     name: str,
@@ -146,10 +150,10 @@ async def update_key(
     Tokens that it has keep theirs until they end, 15 minutes at most.
 
     Raises errors.NotFound (`API_KEY_NOT_FOUND`), errors.Invalid (`ROLES_IS_REQUIRED`, `ROLES_NOT_RECOGNISED`,
-    `EXPIRES_ON_OUT_OF_RANGE`) and errors.Conflict (`LAST_ADMIN_KEY`).
+    `EXPIRES_ON_OUT_OF_RANGE`), errors.Conflict (`LAST_ADMIN_KEY`) and as `access.check_grant`.
     """
     _require(op, writes=True)
-    _check_roles(op, roles)
+    await _check_roles(op, databases, roles)
     row = await op.row(
         "select sealed, expires_at from api_keys where public_key = %s and deleted_at is null", public_key
     )
@@ -187,6 +191,15 @@ async def delete_key(op: Operation, databases: Databases, public_key: ApiKeyId) 
     await record(op, "api-key.delete", "api-key", public_key)
 
 
+async def _makers(op: Operation, databases: Databases) -> list[str]:
+    """Who makes a key: the actor, and whoever made the actor's key, up to a person or the installation's operator."""
+    actor = op.actor
+    if actor.key_id is None:
+        return [f"{actor.kind.value}:{actor.name}"]
+    rows = await databases.directory_rows("select made_by from api_keys where public_key = %s", actor.key_id)
+    return [f"{actor.kind.value}:{actor.key_id}", *(rows[0][0] if rows else ())]
+
+
 def _require(op: Operation, *, writes: bool) -> None:
     """Keys are the business of admins of their own level, and of those who look after an account's tenants."""
     if op.tenant_id is None:
@@ -197,13 +210,14 @@ def _require(op: Operation, *, writes: bool) -> None:
         require(op, Permission.TENANTS_WRITE if writes else Permission.TENANTS_READ)
 
 
-def _check_roles(op: Operation, roles: Collection[str]) -> None:
+async def _check_roles(op: Operation, databases: Databases, roles: Collection[str]) -> None:
     if not roles:
         raise Invalid(Failure("ROLES_IS_REQUIRED", "A key needs at least one role."))
-    known = roles_for(op)
+    known = await roles_for(op, databases)
     if not known.issuperset(roles):
         choice = ", ".join(sorted(known))
         raise Invalid(Failure("ROLES_NOT_RECOGNISED", "The roles to choose from are {known}.", {"known": choice}))
+    await check_grant(op, databases, op.tenant_id, roles)
 
 
 def _check_end(op: Operation, expires_at: datetime | None) -> None:

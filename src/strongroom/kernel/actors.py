@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
+from datetime import datetime
 
+from strongroom.kernel.custom_roles import CustomRole
 from strongroom.kernel.ids import AccountId, ApiKeyId, TenantId
 from strongroom.kernel.networks import Address
 
@@ -31,7 +33,8 @@ class Actor:
     """Somebody or something that acts, with the roles it holds.
 
     `account_id` is None for the system and strangers only; `tenant_id` is None above the level of a tenant. `source` is
-    the address that a request of theirs came from.
+    the address that a request of theirs came from. Of `roles`, those that the account made itself allow what
+    `custom_roles` says, and nothing without it. `proven_at` is when a person last proved who they are.
     """
 
     kind: ActorKind
@@ -41,6 +44,8 @@ class Actor:
     key_id: ApiKeyId | None = None
     roles: frozenset[str] = frozenset()
     source: Address | None = None
+    custom_roles: tuple[CustomRole, ...] = ()
+    proven_at: datetime | None = None
 
 
 def system(name: str) -> Actor:

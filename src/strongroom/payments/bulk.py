@@ -20,9 +20,10 @@ import msgspec
 from strongroom.access import Permission, require
 from strongroom.audit import Entry, record_many
 from strongroom.database import Operation
-from strongroom.kernel.errors import AlreadyExists, Failure, InFlight, Invalid, NotFound, StrongroomError
+from strongroom.kernel.errors import AlreadyExists, Failure, Forbidden, InFlight, Invalid, NotFound, StrongroomError
 from strongroom.kernel.ids import JobId, new_uuid
 from strongroom.payments import _writing
+from strongroom.payments.ceilings import open_ledger
 from strongroom.payments.contents import NewInstruction, NewOrder, OrderContent, encode, order_id_of
 from strongroom.payments.customers import customer_id_of
 from strongroom.payments.instructions import find_defaults, taken
@@ -234,8 +235,9 @@ async def _write_instructions(
     }
     defaults = await find_defaults(op, set(ids.values()))
     known = await _writing.look_up(op, [instruction for _, _, instruction in chosen], defaults.values())
+    ledger = await open_ledger(op)
     orders: dict[bytes, _writing.OrderRow] = {}
-    rows: dict[bytes, tuple[int, _writing.InstructionRow, str]] = {}
+    rows: dict[bytes, tuple[int, _writing.InstructionRow, NewInstruction]] = {}
     customers: dict[tuple[bytes, bytes], str] = {}
     for number, line, instruction in chosen:
         order_id, _ = ids[number]
@@ -244,7 +246,9 @@ async def _write_instructions(
             row = _writing.make_row(
                 op, instruction, order_ref=line.order_ref, order_id=order_id, defaults=given, known=known
             )
-        except Invalid as error:
+            if row.instruction_id not in rows:
+                ledger.admit(op, [instruction])
+        except (Forbidden, Invalid) as error:
             verdicts[number] = error
             continue
         if row.instruction_id in rows:
@@ -256,7 +260,7 @@ async def _write_instructions(
                 )
             )
             continue
-        rows[row.instruction_id] = (number, row, instruction.ref)
+        rows[row.instruction_id] = (number, row, instruction)
         customers[row.customer_id, order_id] = instruction.customer_ref
         if order_id not in orders:
             content = encode(OrderContent(line.order_ref, {}))
@@ -265,13 +269,15 @@ async def _write_instructions(
         return verdicts
     new = await _writing.add_instructions(op, list(orders.values()), [row for _, row, _ in rows.values()], customers)
     entries = []
-    for instruction_id, (number, row, ref) in rows.items():
+    for instruction_id, (number, row, instruction) in rows.items():
         if instruction_id in new:
             entries.append(
                 Entry("instruction.create", "instruction", instruction_id.hex(), correlation_id=op.correlation_id)
             )
         else:
-            verdicts[number] = await taken(op, row.order_id, instruction_id, ref)
+            verdicts[number] = await taken(op, row.order_id, instruction_id, instruction.ref)
+            ledger.take_back([instruction])
+    await ledger.keep(op)
     await record_many(op, entries)
     return verdicts
 

@@ -15,13 +15,14 @@ from uuid import UUID
 
 import msgspec
 
-from strongroom.access import Permission, require
+from strongroom.access import Payment, Permission, require
 from strongroom.audit import record
 from strongroom.database import Operation, pack_uuids
 from strongroom.kernel.errors import AlreadyExists, Conflict, Failure, Invalid, NotFound
 from strongroom.kernel.ids import new_uuid
 from strongroom.kernel.money import EXPONENTS, Money, OutOfRange
 from strongroom.payments import _writing
+from strongroom.payments.ceilings import open_ledger
 from strongroom.payments.contents import (
     Defaults,
     InstructionContent,
@@ -136,8 +137,11 @@ async def add_instruction(op: Operation, order_ref: str, new: NewInstruction) ->
     known = await _writing.look_up(op, [new], [defaults])
     row = _writing.make_row(op, new, order_ref=order_ref, order_id=order_id, defaults=defaults, known=known)
     customers = {(row.customer_id, order_id): new.customer_ref}
+    ledger = await open_ledger(op)
+    ledger.admit(op, [new])
     if not await _writing.add_instructions(op, [], [row], customers):
         raise await taken(op, order_id, row.instruction_id, new.ref)
+    await ledger.keep(op)
     await record(op, "instruction.create", "instruction", row.instruction_id.hex())
 
 
@@ -269,6 +273,9 @@ async def change_instruction(op: Operation, order_ref: str, ref: str, change: Ch
     )
     if failures:
         raise Invalid(*failures)
+    ledger = await open_ledger(op)
+    ledger.admit(op, [Payment(country=country, currency=currency, minor=money.minor)])
+    await ledger.keep(op)
     metadata = content.metadata if change.metadata is None else change.metadata
     sealed = encode(InstructionContent(order_ref, ref, customer_ref, money.minor, metadata))
     await _writing.make_customer(op, customer_ref)

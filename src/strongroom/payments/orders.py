@@ -16,6 +16,7 @@ from strongroom.audit import record
 from strongroom.database import Operation
 from strongroom.kernel.errors import AlreadyExists, Failure, Invalid, NotFound, StrongroomError
 from strongroom.payments import _writing
+from strongroom.payments.ceilings import open_ledger
 from strongroom.payments.contents import (
     Defaults,
     NewInstruction,
@@ -68,6 +69,7 @@ async def create_orders(
         [instruction for order in orders for instruction in order.instructions],
         [defaults for order in orders for defaults in order.customer_defaults.values()],
     )
+    ledger = await open_ledger(op)
     verdicts: list[NewOrder | StrongroomError] = []
     ids: list[bytes] = []
     to_write: list[_writing.OrderRow] = []
@@ -83,6 +85,7 @@ async def create_orders(
             continue
         try:
             prepared, prepared_defaults = _prepare(op, order, order_id, known)
+            ledger.admit(op, order.instructions)
         except StrongroomError as error:
             verdicts.append(error)
             continue
@@ -104,6 +107,8 @@ async def create_orders(
         for position, verdict in enumerate(verdicts):
             if ids[position] in existing and not isinstance(verdict, StrongroomError):
                 verdicts[position] = already_exists(verdict.ref)
+                ledger.take_back(verdict.instructions)
+    await ledger.keep(op)
     return verdicts
 
 

@@ -52,7 +52,8 @@ SWEPT: Final = (
     "statement_entries", "statements", "instruction_events", "transactions", "payment_files", "instructions",
     "order_customer_defaults", "orders", "financial_instruments", "customers", "schemes", "scheme_drafts",
     "installed_apps", "bulk_results", "bulk_jobs", "due_work", "idempotency_keys", "key_work", "nonces",
-    "api_keys", "openings", "alerts", "ip_lists", "ended_persons", *_OF_PEOPLE,
+    "api_keys", "openings", "alerts", "ip_lists", "ended_persons", "day_totals",
+    *_OF_PEOPLE,
 )  # fmt: skip
 """A region's tables that are emptied of the stage's rows, those that refer to others first."""
 KEPT: Final = ("schema_migrations", "accounts", "tenants", "scope_keys", "data_keys", "key_epochs", "audit_entries")
