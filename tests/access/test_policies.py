@@ -1,4 +1,4 @@
-"""Policies and decisions: what Cedar says is what the tables of built-in roles said, and what roles' conditions mean."""
+"""Policies and decisions: Cedar says what the tables of built-in roles said, and roles' conditions hold."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ from tests.guards.golden import GOLDEN
 
 ACCOUNT, TENANT = AccountId(new_uuid()), TenantId(new_uuid())
 MONDAY = datetime(2026, 11, 23, 10, 0, tzinfo=UTC)
+SEVEN = MONDAY.replace(hour=7)
+"""Eight, in Zurich in winter."""
 WRITE, READ = Permission.TRANSACTIONS_WRITE, Permission.TRANSACTIONS_READ
 POLICIES = Path(policies.__file__).parent / "policies"
 
@@ -138,7 +140,7 @@ EUROS = (Ceiling(currency="EUR", payment=1_000, day=5_000), Ceiling(currency="CH
         ({"tenants": (new_uuid(),)}, None, {}, "TENANT_NOT_IN_ROLE"),
         ({"regions": ("eu",)}, {}, {"region": "ch"}, "REGION_NOT_IN_ROLE"),
         ({"hours": SWISS_HOURS}, {}, {"now": MONDAY + timedelta(days=6)}, "OUTSIDE_OFFICE_HOURS"),
-        ({"hours": SWISS_HOURS}, {"now": MONDAY.replace(hour=7)}, {"now": MONDAY.replace(hour=17)}, "OUTSIDE_OFFICE_HOURS"),
+        ({"hours": SWISS_HOURS}, {"now": SEVEN}, {"now": SEVEN.replace(hour=17)}, "OUTSIDE_OFFICE_HOURS"),
         # In summer the same wall clock is another hour of UTC.
         (
             {"hours": SWISS_HOURS},

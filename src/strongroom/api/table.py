@@ -8,6 +8,7 @@ from typing import Final
 from strongroom.api import (
     accounts,
     alerts,
+    approvals,
     bulk,
     card_vault,
     customer_search,
@@ -34,6 +35,7 @@ _ROUTES: Final[Sequence[Route]] = (
     *orders.ROUTES[:1],
     *bulk.ROUTES,
     *orders.ROUTES[1:],
+    *approvals.ROUTES,
     *sign_in.ROUTES,
     *customer_vault.ROUTES,
     *customer_search.ROUTES,

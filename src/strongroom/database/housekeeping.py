@@ -1,4 +1,5 @@
-"""Forgetting what has had its time: spent nonces, idempotency keys, failures, challenges, sessions long ended.
+"""Forgetting what has had its time: spent nonces, idempotency keys, failures, challenges, totals of days
+past, sessions long ended.
 
 Rows are in sight of their own account or tenant only, so the whole directory is walked, one operation for each.
 """
@@ -56,4 +57,5 @@ async def _forget_of(
             "delete from idempotency_keys where scope_id = %s and created_at < %s", op.scope, op.now - IDEMPOTENCY_KEPT
         )
         sessions = await op.run("delete from sessions where expires_at < %s", op.now - SESSIONS_KEPT)
-    return nonces + keys + sessions
+        totals = await op.run("delete from day_totals where day < %s", op.today)
+    return nonces + keys + sessions + totals

@@ -124,7 +124,7 @@ async def write_lines(
     verdicts: dict[int, StrongroomError] = {number: line for number, line in lines if isinstance(line, StrongroomError)}
     orders = [(number, line) for number, line in lines if isinstance(line, NewOrder)]
     if orders:
-        made = await create_orders(op, [order for _, order in orders], [op.correlation_id] * len(orders))
+        made = await create_orders(op, [order for _, order in orders], [op.correlation_id] * len(orders), job_id)
         verdicts |= {
             number: verdict
             for (number, _), verdict in zip(orders, made, strict=True)
@@ -132,7 +132,7 @@ async def write_lines(
         }
     instructions = [(number, line) for number, line in lines if isinstance(line, InstructionLine)]
     if instructions:
-        verdicts |= await _write_instructions(op, instructions)
+        verdicts |= await _write_instructions(op, instructions, job_id)
     results = b"\n".join([_encode_result(_result(number, line, verdicts.get(number))) for number, line in lines])
     refused = len(verdicts)
     accepted = len(lines) - refused
@@ -217,7 +217,7 @@ def job_not_found() -> NotFound:
 
 
 async def _write_instructions(
-    op: Operation, lines: Sequence[tuple[int, InstructionLine]]
+    op: Operation, lines: Sequence[tuple[int, InstructionLine]], job_id: UUID
 ) -> dict[int, StrongroomError]:
     """Write instruction lines, orders and bank accounts made as needed; returns why not, by line number."""
     verdicts: dict[int, StrongroomError] = {}
@@ -267,7 +267,9 @@ async def _write_instructions(
             orders[order_id] = _writing.OrderRow(order_id, op.cipher.seal("orders", "sealed", order_id, content))
     if not rows:
         return verdicts
-    new = await _writing.add_instructions(op, list(orders.values()), [row for _, row, _ in rows.values()], customers)
+    new = await _writing.add_instructions(
+        op, list(orders.values()), [row for _, row, _ in rows.values()], customers, job_id
+    )
     entries = []
     for instruction_id, (number, row, instruction) in rows.items():
         if instruction_id in new:

@@ -48,6 +48,7 @@ from strongroom.kernel.actors import system
 from strongroom.kernel.errors import Broken, Failure, StrongroomError, Unavailable
 from strongroom.kernel.ids import FileId, TenantId, new_uuid, new_uuid_bytes
 from strongroom.kernel.money import Money
+from strongroom.payments.approvals import expire
 from strongroom.payments.apps import find_installed_ids, get_settings
 from strongroom.payments.contents import InstructionContent, decode_instruction
 from strongroom.payments.instructions import TransactionContent, add_event
@@ -228,7 +229,8 @@ class Dispatcher:
         return [TenantId(row[0]) for row in rows]
 
     async def round(self, tenant: TenantId) -> Tally:
-        """One round for a tenant: one batch of what is due, files that wait, attempts to be asked about.
+        """One round for a tenant: what wasn't approved in time, one batch of what is due, files that wait, attempts to be
+        asked about.
 
         Returns when all of it has ended, and raises the first error then; attempts whose end could not be recorded are
         enquired about later.
@@ -238,6 +240,7 @@ class Dispatcher:
         begin = partial(self._databases.operation, WORKER, tenant=tenant)
 
         async def intend(op: Operation) -> tuple[list[_Due], dict[str, Mapping[str, str]]]:
+            await expire(op)
             due = await _intend(op, troubles) if await _may_pay(op) else []
             return due, {app_id: await get_settings(op, app_id) for app_id in {item.app_id for item in due}}
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
+from uuid import UUID
 
 from strongroom.access import Permission, require
 from strongroom.audit import record
@@ -60,9 +61,12 @@ def order_not_found() -> NotFound:
 
 
 async def create_orders(
-    op: Operation, orders: Sequence[NewOrder], correlation_ids: Sequence[str]
+    op: Operation, orders: Sequence[NewOrder], correlation_ids: Sequence[str], batch: UUID | None = None
 ) -> list[NewOrder | StrongroomError]:
-    """Make many orders at once; each gets its own verdict, in order: itself when made, else why not."""
+    """Make many orders at once; each gets its own verdict, in order: itself when made, else why not.
+
+    `batch` is what their instructions can be approved by together.
+    """
     require(op, Permission.TRANSACTIONS_WRITE)
     known = await _writing.look_up(
         op,
@@ -102,7 +106,7 @@ async def create_orders(
         verdicts.append(order)
     if not to_write:
         return verdicts
-    existing = await _writing.insert_orders(op, to_write, rows, defaults_rows, customers)
+    existing = await _writing.insert_orders(op, to_write, rows, defaults_rows, customers, batch=batch)
     if existing:
         for position, verdict in enumerate(verdicts):
             if ids[position] in existing and not isinstance(verdict, StrongroomError):

@@ -49,7 +49,8 @@ _OF_PEOPLE: Final = (
     "persons", "invitations",
 )  # fmt: skip
 SWEPT: Final = (
-    "statement_entries", "statements", "instruction_events", "transactions", "payment_files", "instructions",
+    "statement_entries", "statements", "instruction_events", "transactions", "payment_files", "approval_votes",
+    "approvals", "approval_rules", "instructions",
     "order_customer_defaults", "orders", "financial_instruments", "customers", "schemes", "scheme_drafts",
     "installed_apps", "bulk_results", "bulk_jobs", "due_work", "idempotency_keys", "key_work", "nonces",
     "api_keys", "openings", "alerts", "ip_lists", "ended_persons", "day_totals",
