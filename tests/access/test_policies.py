@@ -129,6 +129,10 @@ def test_an_account_reaches_into_its_tenants_only() -> None:
     assert found.rules == ("another-account",)
 
 
+def francs(minor: int) -> Payment:
+    return paid(minor, currency="CHF")
+
+
 SWISS_HOURS = Hours(zone="Europe/Zurich", days=(1, 2, 3, 4, 5), opens=8 * 60, closes=18 * 60)
 EUROS = (Ceiling(currency="EUR", payment=1_000, day=5_000), Ceiling(currency="CHF", day=10))
 
@@ -151,7 +155,7 @@ EUROS = (Ceiling(currency="EUR", payment=1_000, day=5_000), Ceiling(currency="CH
         ({"countries": ("DE", "CH")}, {"payment": paid()}, {"payment": paid(country="FR")}, "COUNTRY_NOT_IN_ROLE"),
         ({"ceilings": EUROS}, {"payment": paid(1_000)}, {"payment": paid(1_001)}, "AMOUNT_OVER_CEILING"),
         ({"ceilings": EUROS}, {"payment": paid(1, 5_000)}, {"payment": paid(1, 5_001)}, "DAY_CEILING_REACHED"),
-        ({"ceilings": EUROS}, {"payment": paid(10, currency="CHF")}, {"payment": paid(11, currency="CHF")}, "DAY_CEILING_REACHED"),
+        ({"ceilings": EUROS}, {"payment": francs(10)}, {"payment": francs(11)}, "DAY_CEILING_REACHED"),
         ({"ceilings": EUROS}, {}, {"payment": paid(1, currency="USD")}, "CURRENCY_NOT_IN_ROLE"),
         ({"step_up": True}, None, {}, "STEP_UP_REQUIRED"),
     ],

@@ -246,7 +246,8 @@ async def test_every_change_is_in_the_record_before_and_after(platform: Platform
     await account.delete(f"{ROLES}/noted")
     async with platform.app.databases.operation(system("test"), account=AccountId(UUID(account.account_id))) as op:
         rows = await op.rows(
-            "select action, detail from audit_entries where subject_kind = 'role' and account_id = %s order by entry_id",
+            "select action, detail from audit_entries where subject_kind = 'role' and account_id = %s "
+            "order by entry_id",
             op.account,
         )
     assert [row[0] for row in rows] == ["role.create", "role.change", "role.end"]

@@ -125,7 +125,10 @@ async def list_rules(op: Operation) -> Sequence[MadeRule]:
 
 
 async def create_rule(op: Operation, rule: Rule) -> MadeRule:
-    """Make a rule, for payouts from now on. Raises errors.Forbidden and errors.Conflict (`APPROVAL_RULE_LIMIT_REACHED`)."""
+    """Make a rule, for payouts from now on.
+
+    Raises errors.Forbidden and errors.Conflict (`APPROVAL_RULE_LIMIT_REACHED`).
+    """
     _require(op, writes=True)
     if len(await _read(op)) >= MAX_RULES:
         raise Conflict(

@@ -1,8 +1,8 @@
 """Approvals: payouts that wait for others than those who made them.
 
 An instruction that a rule wants approved is AWAITING_APPROVAL and isn't dispatched. It becomes READY when as many have
-approved it as the rule wants, CANCELLED when one of them rejects it, or when it has waited for too long; nothing is paid
-then. An approval is of exactly what there is: whatever is changed afterwards begins anew.
+approved it as the rule wants, CANCELLED when one of them rejects it, or when it has waited for too long: nothing is
+paid then. An approval is of exactly what there is: whatever is changed afterwards begins anew.
 
 Nobody approves what they have a part in. A key has no part in what another made, unless one of the two made the other
 (or the one that made it…), or the same person made both. The database holds to all of this by itself: it takes no vote
@@ -84,19 +84,20 @@ _COLUMNS: Final = """
 _FROM: Final = (
     "from approvals a join instructions i using (tenant_id, order_id, instruction_id) where a.state = 'PENDING'"
 )
+_VOTED: Final = """
+    select from approval_votes v where v.version = a.version and v.approver = %s
+    and (v.tenant_id, v.order_id, v.instruction_id) = (a.tenant_id, a.order_id, a.instruction_id)
+"""
 
 
-async def list_waiting(op: Operation, batch: UUID | None = None) -> Sequence[Waiting]:
-    """What waits for approval, the next to expire first; of one bulk job, or all. Raises errors.Forbidden."""
+async def list_waiting(op: Operation) -> Sequence[Waiting]:
+    """What waits for approval, the next to expire first. Raises errors.Forbidden."""
     require(op, Permission.PAYMENTS_APPROVE)
     rows = await op.rows(
         f"select {_COLUMNS}, (select count(*) from approval_votes v where v.version = a.version "  # noqa: S608  constants
         "and (v.tenant_id, v.order_id, v.instruction_id) = (a.tenant_id, a.order_id, a.instruction_id)) "
-        f"{_FROM} and a.expires_at > %s and (%s::uuid is null or a.batch_id = %s) order by a.expires_at, i.instruction_id "
-        "limit %s",
+        f"{_FROM} and a.expires_at > %s order by a.expires_at, i.instruction_id limit %s",
         op.now,
-        batch,
-        batch,
         MAX_LISTED,
     )
     return [_waiting(op, row) for row in rows]
@@ -141,22 +142,19 @@ async def decide_batch(op: Operation, batch: UUID, word: Word) -> tuple[int, int
     require(op, Permission.PAYMENTS_APPROVE)
     if await op.row("select from bulk_jobs where job_id = %s", batch) is None:
         raise NotFound(Failure("BULK_JOB_NOT_FOUND", "There is no such bulk job in this tenant."))
+    (approver,), _ = await _awaiting.authors_of(op)
     rows = await op.rows(
         f"select {_COLUMNS} {_FROM} and a.batch_id = %s and a.expires_at > %s and not exists "  # noqa: S608  constants
-        "(select from approval_votes v where v.version = a.version and v.approver = %s "
-        "and (v.tenant_id, v.order_id, v.instruction_id) = (a.tenant_id, a.order_id, a.instruction_id)) "
-        "order by i.order_id, i.instruction_id limit %s for update of i, a",
+        f"({_VOTED}) order by i.order_id, i.instruction_id limit %s for update of i, a",
         batch,
         op.now,
-        (await _awaiting.authors_of(op))[0][0],
-        MAX_LISTED + 1,
+        approver,
+        MAX_LISTED,
     )
-    for row in rows[:MAX_LISTED]:
+    for row in rows:
         await _decide(op, _locked(op, row), word)
-    await record(
-        op, f"payment-batch.{word.lower()}", "bulk-job", batch, detail=f"instructions={len(rows[:MAX_LISTED])}"
-    )
-    return min(len(rows), MAX_LISTED), max(len(rows) - MAX_LISTED, 0)
+    await record(op, f"payment-batch.{word.lower()}", "bulk-job", batch, detail=f"instructions={len(rows)}")
+    return len(rows), await _count_waiting(op, batch, approver)
 
 
 async def expire(op: Operation) -> int:
@@ -217,6 +215,16 @@ async def _decide(op: Operation, locked: _Locked, word: Word) -> None:
         await _release(op, locked)
 
 
+async def _count_waiting(op: Operation, batch: UUID, approver: str) -> int:
+    row = await op.row(
+        f"select count(*) {_FROM} and a.batch_id = %s and a.expires_at > %s and not exists ({_VOTED})",  # noqa: S608  constants
+        batch,
+        op.now,
+        approver,
+    )
+    return 0 if row is None else int(row[0])
+
+
 async def _check_apart(op: Operation, locked: _Locked, approver: str, makers: Sequence[str]) -> None:
     row = await op.row(
         "select is_independent(%s, %s::text[], %s::text[], %s::text[])",
@@ -229,8 +237,7 @@ async def _check_apart(op: Operation, locked: _Locked, approver: str, makers: Se
         raise Forbidden(
             Failure(
                 "APPROVER_IS_AUTHOR",
-                "Somebody else has to approve this: you made or changed it, or whoever did acts by a key that you have a "
-                "part in.",
+                "Somebody else has to approve this: you made or changed it, or have a part in the key that did.",
             )
         )
 

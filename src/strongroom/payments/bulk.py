@@ -268,7 +268,7 @@ async def _write_instructions(
     if not rows:
         return verdicts
     new = await _writing.add_instructions(
-        op, list(orders.values()), [row for _, row, _ in rows.values()], customers, job_id
+        op, list(orders.values()), [row for _, row, _ in rows.values()], customers, batch=job_id
     )
     entries = []
     for instruction_id, (number, row, instruction) in rows.items():

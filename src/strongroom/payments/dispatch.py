@@ -229,8 +229,8 @@ class Dispatcher:
         return [TenantId(row[0]) for row in rows]
 
     async def round(self, tenant: TenantId) -> Tally:
-        """One round for a tenant: what wasn't approved in time, one batch of what is due, files that wait, attempts to be
-        asked about.
+        """One round for a tenant: what wasn't approved in time, one batch of what is due, files that wait, attempts to
+        be asked about.
 
         Returns when all of it has ended, and raises the first error then; attempts whose end could not be recorded are
         enquired about later.
