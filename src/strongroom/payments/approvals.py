@@ -144,7 +144,7 @@ async def decide_batch(op: Operation, batch: UUID, word: Word) -> tuple[int, int
         raise NotFound(Failure("BULK_JOB_NOT_FOUND", "There is no such bulk job in this tenant."))
     (approver,), _ = await _awaiting.authors_of(op)
     rows = await op.rows(
-        f"select {_COLUMNS} {_FROM} and a.batch_id = %s and a.expires_at > %s and not exists "  # noqa: S608  constants
+        f"select {_COLUMNS} {_FROM} and a.batch_id = %s and a.expires_at > %s and not exists "
         f"({_VOTED}) order by i.order_id, i.instruction_id limit %s for update of i, a",
         batch,
         op.now,
@@ -217,7 +217,7 @@ async def _decide(op: Operation, locked: _Locked, word: Word) -> None:
 
 async def _count_waiting(op: Operation, batch: UUID, approver: str) -> int:
     row = await op.row(
-        f"select count(*) {_FROM} and a.batch_id = %s and a.expires_at > %s and not exists ({_VOTED})",  # noqa: S608  constants
+        f"select count(*) {_FROM} and a.batch_id = %s and a.expires_at > %s and not exists ({_VOTED})",
         batch,
         op.now,
         approver,

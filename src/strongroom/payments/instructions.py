@@ -2,8 +2,8 @@
 
 States (wire contract, section 3): INCOMPLETE until it has a scheme and a financial instrument, then READY (shown as
 LATE past its day), or AWAITING_APPROVAL where a rule wants that first; PROCESSING once its money has been asked for,
-then COMPLETED, FAILED or UNCONFIRMED; CANCELLED before that. Its identity is its order's and its own reference, cancelled
-ones included.
+then COMPLETED, FAILED or UNCONFIRMED; CANCELLED before that. Its identity is its order's and its own reference,
+cancelled ones included.
 """
 
 from __future__ import annotations
