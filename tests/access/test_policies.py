@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -18,7 +17,7 @@ from strongroom.kernel.actors import STRANGER, Actor, ActorKind, system
 from strongroom.kernel.custom_roles import Ceiling, CustomRole, Hours
 from strongroom.kernel.errors import Broken
 from strongroom.kernel.ids import AccountId, TenantId, new_uuid
-from tests.guards.golden import GOLDEN
+from strongroom.trust.checks.privileges import read_table
 
 ACCOUNT, TENANT = AccountId(new_uuid()), TenantId(new_uuid())
 MONDAY = datetime(2026, 11, 23, 10, 0, tzinfo=UTC)
@@ -54,14 +53,13 @@ def paid(minor: int = 100, today: int | None = None, currency: str = "EUR", coun
 
 
 def test_every_verdict_is_what_the_table_says() -> None:
-    rows = list(csv.DictReader((GOLDEN / "roles.csv").read_text().splitlines()))
-    assert {row["permission"] for row in rows} == {permission.value for permission in Permission}
-    assert rows[0].keys() - {"permission"} == ACCOUNT_ROLES | TENANT_ROLES
-    for row in rows:
-        permission = Permission(row.pop("permission"))
+    table = read_table()
+    assert table.keys() == {permission.value for permission in Permission}
+    for permission, row in table.items():
+        assert row.keys() == ACCOUNT_ROLES | TENANT_ROLES
         for role, verdict in row.items():
             asked = holder(role, tenant=None if role in ACCOUNT_ROLES else TENANT)
-            assert allows(asked, permission) == (verdict == "yes"), (role, permission)
+            assert allows(asked, Permission(permission)) == verdict, (role, permission)
 
 
 def test_the_policies_fit_their_schema_and_it_knows_every_permission() -> None:

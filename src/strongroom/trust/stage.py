@@ -199,7 +199,7 @@ async def _key(bench: Workbench, account: AccountId, tenant: TenantId | None) ->
 
 async def _sweep(bench: Workbench) -> None:
     async with bench.admin(DIRECTORY) as connection:
-        for table in ("api_keys", "account_networks", "sign_in_addresses"):
+        for table in ("api_keys", "account_networks", "sign_in_addresses", "custom_roles", "role_conflicts"):
             statement = sql.SQL("delete from {} where account_id = any(%s)").format(sql.Identifier(table))
             await connection.execute(statement, (list(ACCOUNTS),))
     for region in bench.config.regions:
@@ -236,6 +236,7 @@ async def _empty(connection: AdminConnection, table: str) -> None:
         "key_work": sql.SQL("scope_id = any(%(owners)s)"),
         **dict.fromkeys(_OF_PEOPLE, sql.SQL("account_id = any(%(owners)s)")),
         "ip_lists": sql.SQL("scope_id = any(%(owners)s)"),
+        "approval_rules": sql.SQL("scope_id = any(%(owners)s)"),
     }.get(table, sql.SQL("tenant_id = any(%(owners)s)"))
     statement = sql.SQL("delete from {} where {}").format(sql.Identifier(table), condition)
     await connection.execute(statement, {"owners": [*ACCOUNTS, *TENANTS]})
