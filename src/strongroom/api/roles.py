@@ -10,7 +10,7 @@ from zoneinfo import available_timezones
 
 import msgspec
 
-from strongroom.access import CUSTOM, Explanation, Payment, Permission, Situation, explain, with_own_roles
+from strongroom.access import CUSTOM, Explanation, Payment, Permission
 from strongroom.access.custom_roles import (
     LEVELS,
     MAX_PAIRS,
@@ -28,13 +28,10 @@ from strongroom.access.custom_roles import (
 from strongroom.api.reading import Collector, Object, read_object
 from strongroom.api.routing import Access, Call, OperationHandler, Reply, Route
 from strongroom.database import Operation
-from strongroom.identity import get_key
-from strongroom.kernel.actors import Actor, ActorKind
 from strongroom.kernel.custom_roles import MINUTES_OF_DAY, Ceiling, CustomRole, Hours
 from strongroom.kernel.ids import ApiKeyId, PersonId
 from strongroom.kernel.money import COUNTRIES, EXPONENTS, Money
-from strongroom.people.grants import roles_of
-from strongroom.people.persons import get_person
+from strongroom.people.explaining import explain_key, explain_person
 
 MAX_LIST: Final = 300
 """Most entries of a list in a condition."""
@@ -202,19 +199,11 @@ async def _explain(op: Operation, call: Call) -> Reply:
         found.add("PUBLIC_KEY_IS_REQUIRED", "Name a key (publicKey), or in an account a person (userId) instead.")
     payment = found.object(source, "payment", "PAYMENT", lambda item: _read_payment(found, item))
     found.check()
+    databases, wanted = call.services.databases, Permission(permission)
     if key is not None:
-        held = (await get_key(op, ApiKeyId(key))).roles
-        kind, name = ActorKind.API_KEY, str(key)
-    else:
-        assert person is not None  # noqa: S101  found.check() has seen to it
-        held = await roles_of(op, (await get_person(op, PersonId(person))).person_id, None)
-        kind, name = ActorKind.PERSON, str(person)
-    actor = Actor(
-        kind=kind, name=name, account_id=op.account, tenant_id=op.tenant_id, roles=frozenset(held),
-    )  # fmt: skip
-    actor = await with_own_roles(call.services.databases, actor)
-    situation = Situation(account_id=op.account, tenant_id=op.tenant_id, region=op.region, now=op.now, payment=payment)
-    return Reply(200, _explanation(explain(actor, Permission(permission), situation)))
+        return Reply(200, _explanation(await explain_key(op, databases, ApiKeyId(key), wanted, payment)))
+    assert person is not None  # noqa: S101  found.check() has seen to it
+    return Reply(200, _explanation(await explain_person(op, databases, PersonId(person), wanted)))
 
 
 def _read_payment(found: Collector, source: Object) -> Payment | None:

@@ -26,7 +26,7 @@ _PAYING: Final = ["transactions:read", "transactions:write"]
 
 
 class _Payouts:
-    """Makes payouts of a tenant, complete but for what a rule wants of them."""
+    """Makes payouts of a tenant, with this in each of them; one reference after the other."""
 
     def __init__(self, complete: Mapping[str, str]) -> None:
         self._complete = complete
@@ -35,7 +35,7 @@ class _Payouts:
     async def send(self, caller: Caller, amount: str, currency: str = "EUR") -> tuple[str, int, str]:
         """One more: its path, the answer's status, and its codes."""
         self._made += 1
-        ref = f"prove-{self._made}"
+        ref = f"prove-{'complete' if self._complete else 'open'}-{self._made}"
         instruction = {
             "instructionRef": "i", "customerRef": "prove", "direction": "CREDIT", "amount": amount,
             "currency": currency, "country": "DE", "settledByDate": _FAR_OFF, **self._complete,
@@ -56,10 +56,9 @@ async def check_limits(bench: Workbench) -> Figure:
     findings = Findings()
     async with stage(bench) as scene:
         admin = await scene.caller(scene.here)
-        payouts = _Payouts(await _complete(admin))
-        await _check_ceilings(findings, scene, admin, payouts)
+        await _check_ceilings(findings, scene, admin)
         await _check_step_up(findings, scene, admin)
-        await _check_four_eyes(findings, bench, scene, admin, payouts)
+        await _check_four_eyes(findings, bench, scene, admin)
     return findings.figure(
         "ceilings for a payment and for a day hold, other currencies are refused, what takes a fresh proof is refused "
         "to keys; a large payout waits, no author lets it go, nor by a key of theirs; another does, once, in time, and "
@@ -81,7 +80,8 @@ async def _complete(admin: Caller) -> Mapping[str, str]:
     return {"schemeId": made["schemeId"], "financialInstrumentId": instrument["id"]}
 
 
-async def _check_ceilings(findings: Findings, scene: Stage, admin: Caller, payouts: _Payouts) -> None:
+async def _check_ceilings(findings: Findings, scene: Stage, admin: Caller) -> None:
+    payouts = _Payouts({})
     ceilings = [{"currency": "EUR", "perPayment": "100.00", "perDay": "150.00"}]
     clerk = await _holder_of(scene, admin, "prove-clerk", {"ceilings": ceilings})
     for amount, currency, wanted in (
@@ -111,9 +111,8 @@ async def _holder_of(scene: Stage, admin: Caller, name: str, conditions: Mapping
     return await make_holder(scene, admin, [f"custom:{name}"])
 
 
-async def _check_four_eyes(
-    findings: Findings, bench: Workbench, scene: Stage, admin: Caller, payouts: _Payouts
-) -> None:
+async def _check_four_eyes(findings: Findings, bench: Workbench, scene: Stage, admin: Caller) -> None:
+    payouts = _Payouts(await _complete(admin))
     thresholds = [{"currency": "EUR", "amount": _LARGE}]
     await admin.done("POST", "/v1/tenant/approval-rules", {"name": "prove", "thresholds": thresholds})
     maker = await make_holder(scene, admin, ["tenant-transaction-write"])
@@ -136,7 +135,7 @@ async def _check_four_eyes(
     path = await payouts.make(maker, _LARGE)
     await refused(maker, path, "FORBIDDEN", "an approval by somebody without the role")
     await refused(admin, path, "APPROVER_IS_AUTHOR", "an approval by who made the author's key")
-    await _approve(other, path)
+    await _approve(findings, other, path)
     await expect(path, "READY", "a large payout that another approved")
     await maker.done("PUT", path, {"amount": "1000.01"})
     await expect(path, "AWAITING_APPROVAL", "a payout that was changed after its approval")
@@ -148,12 +147,14 @@ async def _check_four_eyes(
     await expect(late, "CANCELLED", "a payout that waited for too long")
 
 
-async def _approve(caller: Caller, path: str) -> None:
-    """Let a payout go, which has to work; for exactly what is on the list."""
+async def _approve(findings: Findings, caller: Caller, path: str) -> None:
+    """Let a payout go, for exactly what is on the list."""
     waiting = (await caller.done("GET", "/v1/approvals"))["approvals"]
     ref = path.split("/")[3]
-    seen = next(item["contentHash"] for item in waiting if item["orderRef"] == ref)
-    await caller.done("POST", f"{path}/approve", {"contentHash": seen})
+    seen = next((item["contentHash"] for item in waiting if item["orderRef"] == ref), None)
+    answer = await caller.send("POST", f"{path}/approve", {"contentHash": seen})
+    right = seen is not None and answer.status == 202
+    findings.expect(right, f"another's approval is answered {answer.status} {codes(answer)}")
 
 
 async def _make_old(bench: Workbench, scene: Stage) -> None:

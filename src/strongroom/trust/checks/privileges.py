@@ -38,8 +38,8 @@ async def check_privileges(bench: Workbench) -> Figure:
             cells += await _check_roles(findings, bench, scene, level, table)
         await _check_own_roles(findings, scene)
     return findings.figure(
-        f"{len(table[_HARMLESS])} roles asked for all of {len(table)} permissions: {cells} cells as the matrix says; roles "
-        "of accounts' own change and end at once, what is denied wins, nobody gives more than they have; every "
+        f"{len(table[_HARMLESS])} roles asked for all of {len(table)} permissions: {cells} cells as the matrix says; "
+        "roles of accounts' own change and end at once, what is denied wins, nobody gives more than they have; every "
         "answer is explained"
     )
 
