@@ -116,7 +116,7 @@ def test_a_weakened_policy_is_noticed() -> None:
 )
 def test_nobody_reaches_beyond_their_place(asked: Actor, situation: Situation, code: str) -> None:
     found = explain(asked, WRITE, situation)
-    assert (found.allowed, found.code) == (not code, code)
+    assert (found.allowed, found.refusal_code) == (not code, code)
 
 
 def test_an_account_reaches_into_its_tenants_only() -> None:
@@ -168,7 +168,7 @@ def test_conditions(
         assert found.rules == ("custom:clerk",)
     if fails is not None:
         found = explain(asked, WRITE, there(**fails))
-        assert (found.allowed, found.code) == (False, code), found.sentence
+        assert (found.allowed, found.refusal_code) == (False, code), found.sentence
         assert "custom:clerk" in found.sentence
     assert not holds_always(asked, WRITE)
 
@@ -176,14 +176,14 @@ def test_conditions(
 def test_a_fresh_proof_steps_up_and_an_old_one_doesnt() -> None:
     person = replace(holder(custom=(clerk(step_up=True),)), kind=ActorKind.PERSON, proven_at=MONDAY)
     assert explain(person, WRITE, there(now=MONDAY + timedelta(minutes=4))).allowed
-    assert explain(person, WRITE, there(now=MONDAY + timedelta(minutes=6))).code == "STEP_UP_REQUIRED"
+    assert explain(person, WRITE, there(now=MONDAY + timedelta(minutes=6))).refusal_code == "STEP_UP_REQUIRED"
 
 
 def test_what_is_denied_wins() -> None:
     never = CustomRole(name="never", level="tenant", denied=(WRITE.value,))
     asked = holder("tenant-admin", custom=(never, clerk()))
     found = explain(asked, WRITE, there())
-    assert (found.code, found.rules) == ("DENIED_BY_ROLE", ("custom:never/denied",))
+    assert (found.refusal_code, found.rules) == ("DENIED_BY_ROLE", ("custom:never/denied",))
     assert not allows(asked, WRITE)
     assert explain(asked, READ, there()).allowed
     assert allows(asked, READ)
@@ -196,7 +196,7 @@ def test_what_was_allowed_without_conditions_stays_so_beside_a_role_with_some() 
 
 def test_a_role_that_came_to_nothing_allows_nothing() -> None:
     asked = replace(holder(custom=(clerk(),)), custom_roles=())
-    assert explain(asked, WRITE, there()).code == "FORBIDDEN"
+    assert explain(asked, WRITE, there()).refusal_code == "FORBIDDEN"
 
 
 def test_nothing_that_is_typed_becomes_policy() -> None:
@@ -204,7 +204,7 @@ def test_nothing_that_is_typed_becomes_policy() -> None:
     evil = 'x"); permit(principal, action, resource); //'
     role = CustomRole(name=evil, level="tenant", permissions=(READ.value,), countries=(evil,), regions=(evil,))
     asked = holder(custom=(role,))
-    assert explain(asked, WRITE, there(region=evil)).code == "FORBIDDEN"
+    assert explain(asked, WRITE, there(region=evil)).refusal_code == "FORBIDDEN"
     assert explain(asked, READ, there(region=evil)).allowed
     made = json.loads(cedarpy.policies_to_json_str(policies_text(role)))["staticPolicies"]
     assert len(made) == 1

@@ -50,21 +50,21 @@ class Payment:
 class Stop:
     """What is told when one of a role's conditions doesn't hold."""
 
-    code: str
+    refusal_code: str
     only: str
 
 
 _STOPS: Final[Mapping[Condition, Stop]] = {
-    Condition.TENANT: Stop(code="TENANT_NOT_IN_ROLE", only="only in other tenants"),
-    Condition.REGION: Stop(code="REGION_NOT_IN_ROLE", only="only in other regions"),
-    Condition.HOURS: Stop(code="OUTSIDE_OFFICE_HOURS", only="only within its office hours"),
+    Condition.TENANT: Stop(refusal_code="TENANT_NOT_IN_ROLE", only="only in other tenants"),
+    Condition.REGION: Stop(refusal_code="REGION_NOT_IN_ROLE", only="only in other regions"),
+    Condition.HOURS: Stop(refusal_code="OUTSIDE_OFFICE_HOURS", only="only within its office hours"),
     Condition.STEP_UP: Stop(
-        code="STEP_UP_REQUIRED", only="only within minutes of a proof of who asks, which API keys can't give"
+        refusal_code="STEP_UP_REQUIRED", only="only within minutes of a proof of who asks, which API keys can't give"
     ),
-    Condition.COUNTRY: Stop(code="COUNTRY_NOT_IN_ROLE", only="only for payments of other countries"),
-    Condition.CURRENCY: Stop(code="CURRENCY_NOT_IN_ROLE", only="only in currencies that it has ceilings for"),
-    Condition.PAYMENT: Stop(code="AMOUNT_OVER_CEILING", only="only up to its ceiling for one payment"),
-    Condition.DAY: Stop(code="DAY_CEILING_REACHED", only="only up to its ceiling for one day"),
+    Condition.COUNTRY: Stop(refusal_code="COUNTRY_NOT_IN_ROLE", only="only for payments of other countries"),
+    Condition.CURRENCY: Stop(refusal_code="CURRENCY_NOT_IN_ROLE", only="only in currencies that it has ceilings for"),
+    Condition.PAYMENT: Stop(refusal_code="AMOUNT_OVER_CEILING", only="only up to its ceiling for one payment"),
+    Condition.DAY: Stop(refusal_code="DAY_CEILING_REACHED", only="only up to its ceiling for one day"),
 }
 """In the order in which they are told."""
 
@@ -82,12 +82,12 @@ class Situation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Explanation:
-    """Why somebody may or may not. `code` is a refusal's, empty when it is allowed; `rules` the ids of the policies."""
+    """Why somebody may or may not. `rules` are the ids of the policies; `refusal_code` is empty when it is allowed."""
 
     allowed: bool
     sentence: str
     rules: tuple[str, ...] = ()
-    code: str = ""
+    refusal_code: str = ""
 
 
 def allows(actor: Actor, permission: Permission) -> bool:
@@ -150,12 +150,12 @@ def explain(actor: Actor, permission: Permission, situation: Situation) -> Expla
             return _denied(rule.removesuffix(DENIED), permission, verdict.by)
     if verdict.by:
         sentence = f"This needs {wanted} in another account or tenant than the one that the credential is for."
-        return Explanation(allowed=False, sentence=sentence, rules=verdict.by, code="FORBIDDEN")
+        return Explanation(allowed=False, sentence=sentence, rules=verdict.by, refusal_code="FORBIDDEN")
     for role in actor.custom_roles:
         if wanted in role.permissions and (failing := _failing(actor, permission, situation, role)):
             stop = _STOPS[failing[0]]
             sentence = f"The role {name_of(role)} includes {wanted}, but {stop.only}."
-            return Explanation(allowed=False, sentence=sentence, rules=(name_of(role),), code=stop.code)
+            return Explanation(allowed=False, sentence=sentence, rules=(name_of(role),), refusal_code=stop.refusal_code)
     return _not_included(actor, permission)
 
 
@@ -188,18 +188,19 @@ def limits(actor: Actor, permission: Permission) -> tuple[CustomRole, ...]:
 
 def _refusal(explanation: Explanation, permission: Permission) -> Forbidden:
     values = {"reason": explanation.sentence, "permission": permission.value}
-    return Forbidden(Failure(explanation.code, "{reason}", values))
+    is_plain = explanation.refusal_code == "FORBIDDEN"
+    return Forbidden(Failure("FORBIDDEN" if is_plain else explanation.refusal_code, "{reason}", values))
 
 
 def _denied(role: str, permission: Permission, rules: tuple[str, ...]) -> Explanation:
     sentence = f"The role {role} denies {permission.value}; what is denied wins over what is allowed."
-    return Explanation(allowed=False, sentence=sentence, rules=rules, code="DENIED_BY_ROLE")
+    return Explanation(allowed=False, sentence=sentence, rules=rules, refusal_code="DENIED_BY_ROLE")
 
 
 def _not_included(actor: Actor, permission: Permission) -> Explanation:
     held = ", ".join(sorted(actor.roles)) or "none"
     sentence = f"This needs the permission {permission.value}, which the roles held here ({held}) don't include."
-    return Explanation(allowed=False, sentence=sentence, code="FORBIDDEN")
+    return Explanation(allowed=False, sentence=sentence, refusal_code="FORBIDDEN")
 
 
 def _allowed(verdict: Verdict, wanted: str) -> str:

@@ -150,10 +150,8 @@ async def _reject(op: Operation, call: Call) -> Reply:
 
 
 async def _decide(op: Operation, call: Call, word: Word) -> Reply:
-    refs = (("orderRef", "ORDER_REF"), ("instructionRef", "INSTRUCTION_REF"))
-    failures = [failure for name, code in refs if (failure := check_ref(call.path[name], code, name))]
-    if failures:
-        raise Invalid(*failures)
+    order_ref = _path_ref(call, "orderRef", "ORDER_REF")
+    instruction_ref = _path_ref(call, "instructionRef", "INSTRUCTION_REF")
     content_hash = None
     if call.body:
         found = Collector()
@@ -163,8 +161,15 @@ async def _decide(op: Operation, call: Call, word: Word) -> Reply:
         except ValueError:
             found.add("CONTENT_HASH_IS_INVALID", "Send contentHash as the list of what waits has it.")
         found.check()
-    await decide(op, call.path["orderRef"], call.path["instructionRef"], word, content_hash)
+    await decide(op, order_ref, instruction_ref, word, content_hash)
     return Reply(202)
+
+
+def _path_ref(call: Call, name: str, code: str) -> str:
+    failure = check_ref(call.path[name], code, name)
+    if failure is not None:
+        raise Invalid(failure)
+    return call.path[name]
 
 
 async def _approve_batch(op: Operation, call: Call) -> Reply:

@@ -309,7 +309,8 @@ def _amount(
 def _hours(found: Collector, source: Object) -> Hours | None:
     zone = found.choice(source, "timeZone", "TIME_ZONE", available_timezones())
     days = found.choices(source, "days", "DAYS", DAYS)
-    opens, closes = (_time(found, source, field, code) for field, code in (("opens", "OPENS"), ("closes", "CLOSES")))
+    opens = _time(found, source, "opens", "OPENS")
+    closes = _time(found, source, "closes", "CLOSES")
     if opens is None or closes is None or not zone or not days:
         return None
     if closes <= opens:
@@ -364,7 +365,7 @@ def _clock(minute: int) -> str:
 
 
 def _explanation(found: Explanation) -> ExplanationBody:
-    return ExplanationBody(found.allowed, found.sentence, list(found.rules), found.code or None)
+    return ExplanationBody(found.allowed, found.sentence, list(found.rules), found.refusal_code or None)
 
 
 def _route(

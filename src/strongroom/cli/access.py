@@ -65,7 +65,12 @@ def explain(
     finally:
         installation.stop()
     if as_json:
-        told = {"allowed": found.allowed, "sentence": found.sentence, "rules": found.rules, "code": found.code or None}
+        told = {
+            "allowed": found.allowed,
+            "sentence": found.sentence,
+            "rules": found.rules,
+            "code": found.refusal_code or None,
+        }
         typer.echo(json.dumps(told))
     else:
         typer.echo(found.sentence)

@@ -78,8 +78,7 @@ ROUNDS_OF_TENANT: Final = 3
 LEASE: Final = timedelta(seconds=90)
 """How long an attempt belongs to the process that wrote it."""
 ACT_WITHIN: Final = LEASE / 2
-"""An attempt whose turn has not come by then is given back unsent; the rest of its lease is longer than any rail's
-time-out, so that nobody enquires about an attempt that is still being made."""
+"""An attempt whose turn hasn't come by then is given back unsent: the rest of its lease outlasts any rail's answer."""
 RECORD_AGAIN: Final = 60
 RECORD_AGAIN_S: Final = 0.5
 """How often an outcome that could not be recorded is recorded again, and after which pause."""
@@ -229,11 +228,9 @@ class Dispatcher:
         return [TenantId(row[0]) for row in rows]
 
     async def round(self, tenant: TenantId) -> Tally:
-        """One round for a tenant: what wasn't approved in time, one batch of what is due, files that wait, attempts to
-        be asked about.
+        """One round for a tenant: what wasn't approved in time, a batch of what is due, files, attempts to ask about.
 
-        Returns when all of it has ended, and raises the first error then; attempts whose end could not be recorded are
-        enquired about later.
+        Returns when all of it has ended, then raises the first error; what wasn't recorded is enquired about later.
         """
         tally = Tally()
         troubles = self._troubles.setdefault(tenant, _Troubles())
