@@ -16,15 +16,16 @@ from strongroom.outbound._private import Wire, tls_context
 from tests.certificates import Authority
 from tests.outbound.scripted import Peer, Script, scripted
 
+PATIENT = Limits(connect_s=20.0, idle_s=20.0, total_s=20.0, answer_bytes=4096, connections=4)
 QUICK = Limits(connect_s=0.6, idle_s=0.4, total_s=0.8, answer_bytes=4096, connections=4)
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 
 
-def client(port: int, trust: Path, limits: Limits = QUICK, host: str = "localhost") -> Outbound:
+def client(port: int, trust: Path, limits: Limits = PATIENT, host: str = "localhost") -> Outbound:
     return Outbound(allowed=[Destination(host=host, port=port, loopback_ok=True)], trust=trust, limits=limits)
 
 
-async def post(script: Script, tls: ssl.SSLContext | None, trust: Path, limits: Limits = QUICK) -> Answer:
+async def post(script: Script, tls: ssl.SSLContext | None, trust: Path, limits: Limits = PATIENT) -> Answer:
     async with scripted(script, tls) as server, client(server.port, trust, limits) as outbound:
         return await outbound.request("POST", f"https://localhost:{server.port}/pay", body=b"money")
 
@@ -255,7 +256,7 @@ async def test_a_server_that_takes_connections_and_never_shakes_hands(trust: Pat
         await asyncio.sleep(60)
 
     with pytest.raises(NotSent) as failure:
-        await post(silent, None, trust)
+        await post(silent, None, trust, QUICK)
     assert failure.value.code == "OUTBOUND_TLS_FAILED"
 
 
@@ -481,9 +482,9 @@ async def endless_interim_answers(peer: Peer) -> None:
 async def test_an_answer_that_comes_too_slowly(tls: ssl.SSLContext, trust: Path, script: Script) -> None:
     begun = time.monotonic()
     with pytest.raises(NoAnswer) as failure:
-        await post(script, tls, trust)
+        await post(script, tls, trust, QUICK)
     assert failure.value.code == "OUTBOUND_ANSWER_LATE"
-    assert time.monotonic() - begun < QUICK.total_s + 1.0
+    assert time.monotonic() - begun < 10 * QUICK.total_s
 
 
 @pytest.mark.parametrize("framing", [b"content-length: 5000\r\n\r\n", b"transfer-encoding: chunked\r\n\r\n1388\r\n"])

@@ -42,7 +42,7 @@ class Provider:
         *,
         app: str = "simulator",
         secret: bytes | None = None,
-        at: datetime | None = None,
+        late_by: timedelta = timedelta(0),
         changed: bytes = b"",
         **data: Any,
     ) -> httpx.Response:
@@ -50,7 +50,8 @@ class Provider:
         body = msgspec.json.encode(
             {"type": "payment.x", "timestamp": now, "data": {"reference": reference, "status": status, **data}}
         )
-        headers = signed_headers(signing_key(Secret(secret or self._secret)), "msg_1", body, at or datetime.now(UTC))
+        key = signing_key(Secret(secret or self._secret))
+        headers = signed_headers(key, "msg_1", body, datetime.now(UTC) - late_by)
         path = f"/v1/notifications/{self._tenant}/{app}"
         return await self._platform.http.post(path, headers=headers, content=body + changed)
 
@@ -219,8 +220,8 @@ async def test_an_app_speaks_for_its_own_payments_only(payer: Payer, provider: P
     "forged",
     [
         {"secret": b"another secret, 32 characters and more"},
-        {"at": datetime.now(UTC) - timedelta(minutes=30)},
-        {"at": datetime.now(UTC) + timedelta(minutes=30)},
+        {"late_by": timedelta(minutes=30)},
+        {"late_by": timedelta(minutes=-30)},
         {"changed": b" "},
     ],
 )

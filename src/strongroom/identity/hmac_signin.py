@@ -8,7 +8,6 @@ refusal of one, is in the record. All refusals take the same time, so that it do
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import binascii
 import dataclasses
@@ -29,6 +28,7 @@ from strongroom.identity.api_keys import mark_used, private_key_of
 from strongroom.identity.ip_lists import check_source
 from strongroom.identity.tokens import Issued, Tokens
 from strongroom.kernel.actors import Actor, ActorKind, system
+from strongroom.kernel.clock import sleep_until
 from strongroom.kernel.errors import Failure, Forbidden, StrongroomError, Unauthenticated, Unavailable
 from strongroom.kernel.ids import ApiKeyId, parse_uuid
 from strongroom.kernel.networks import Address
@@ -85,8 +85,7 @@ async def sign_in(
             await _record_refusal(databases, entry, signed, error, correlation_id)
             raise
     except (Unauthenticated, Forbidden):
-        while (left_s := started + REFUSAL_TAKES_S - time.monotonic()) > 0:  # a timer may ring a little early
-            await asyncio.sleep(left_s)
+        await sleep_until(started + REFUSAL_TAKES_S)
         raise
 
 

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from datetime import UTC, date, datetime, timedelta
-from typing import Protocol
+from typing import Final, Protocol
+
+_EARLY_S: Final = 0.002
+"""How much too early a timer of an event loop may ring: uvloop's count in whole milliseconds."""
 
 
 class Clock(Protocol):
@@ -45,3 +50,12 @@ def epoch_ms(instant: datetime) -> int:
 def today(clock: Clock) -> date:
     """The present date in UTC."""
     return clock.now().date()
+
+
+async def sleep_until(instant_s: float) -> None:
+    """Wait for an instant of `time.monotonic`, in seconds: never less, and not at all when it is over.
+
+    For answers that have to take the same time whatever was found.
+    """
+    if (left_s := instant_s - time.monotonic()) > 0:
+        await asyncio.sleep(left_s + _EARLY_S)

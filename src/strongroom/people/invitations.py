@@ -11,7 +11,6 @@ Whatever is wrong with a link, one answer is given, after the same work and no e
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import dataclasses
 import enum
@@ -30,6 +29,7 @@ import msgspec
 from strongroom.audit import record
 from strongroom.database import Databases, Operation
 from strongroom.kernel.actors import system
+from strongroom.kernel.clock import sleep_until
 from strongroom.kernel.errors import AlreadyExists, Conflict, Failure, NotFound, Unauthenticated
 from strongroom.kernel.ids import AccountId, InvitationId, PersonId, TenantId, new_uuid
 from strongroom.kernel.secret import Secret
@@ -236,8 +236,7 @@ async def look_up(databases: Databases, keys: DoorKeys, token: Secret[str]) -> t
     try:
         return await _look_up(databases, keys, token)
     finally:
-        while (left_s := began + ANSWER_S - time.monotonic()) > 0:  # a timer may ring a little early
-            await asyncio.sleep(left_s)
+        await sleep_until(began + ANSWER_S)
 
 
 async def take(op: Operation, link: Link) -> Invitation:
