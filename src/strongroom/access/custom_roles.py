@@ -208,7 +208,7 @@ def _check_apart(conflicts: Collection[Pair], permissions: Collection[str]) -> N
 async def _find(databases: Databases, account: UUID) -> Mapping[str, CustomRole]:
     """The account's roles that haven't ended, by name."""
     rows = await databases.directory_rows(
-        "select distinct on (name) definition from custom_roles where account_id = %s order by name, version desc",
+        "select distinct on (role) definition from custom_roles where account_id = %s order by role, version desc",
         account,
     )
     roles = [msgspec.convert(row[0], CustomRole) for row in rows if row[0] is not None]
@@ -217,7 +217,7 @@ async def _find(databases: Databases, account: UUID) -> Mapping[str, CustomRole]
 
 async def _latest(databases: Databases, account: UUID, name: str) -> tuple[CustomRole, int]:
     rows = await databases.directory_rows(
-        "select definition, version from custom_roles where account_id = %s and name = %s "
+        "select definition, version from custom_roles where account_id = %s and role = %s "
         "order by version desc limit 1",
         account,
         name,
@@ -237,7 +237,7 @@ async def _write(op: Operation, databases: Databases, name: str, version: int, r
     definition: Any = None if role is None else msgspec.json.encode(role).decode()
     async with databases.directory() as directory:
         cursor = await directory.execute(
-            "insert into custom_roles (account_id, name, version, definition, made_at) values (%s, %s, %s, %s, %s) "
+            "insert into custom_roles (account_id, role, version, definition, made_at) values (%s, %s, %s, %s, %s) "
             "on conflict do nothing",
             (op.account, name, version, definition, op.now),
         )

@@ -30,8 +30,14 @@ ACCOUNT_ROLES: Final = policies.roles_of_level("account")
 """Built-in roles that an account's key can hold."""
 TENANT_ROLES: Final = policies.roles_of_level("tenant") | WITHOUT_ROUTES
 """Built-in roles that a tenant's key can hold."""
-_OWN_ACCOUNT: Final = Place(account="own")
-_OWN_TENANT: Final = Place(account="own", tenant="own")
+_PLACES: Final[Mapping[str, Place]] = {
+    "own account": Place(account="own"),
+    "own tenant": Place(account="own", tenant="own"),
+    "another tenant": Place(account="own", tenant="another"),
+    "another account": Place(account="another"),
+    "nowhere": NOWHERE,
+}
+"""Where it is, told as seen by the actor (`own` is what it acts for): so decisions are few, and can be kept."""
 _HOLDERS: Final = {ActorKind.API_KEY: "ApiKey", ActorKind.PERSON: "Person"}
 _PLAIN: Final[Mapping[str, object]] = {"region": "", "steppedUp": False, "withinHours": []}
 
@@ -165,8 +171,8 @@ def permissions_of(roles: frozenset[str]) -> frozenset[Permission]:
     return frozenset(
         permission
         for permission in Permission
-        for tenant in (None, "own")
-        if _decided("ApiKey", roles, permission, tenant, Place(account="own", tenant=tenant)).allowed
+        for home in ("own account", "own tenant")
+        if _decided("ApiKey", roles, permission, home, home).allowed
     )
 
 
@@ -214,37 +220,39 @@ def _names(roles: Collection[CustomRole], permission: Permission, *, denied: boo
     return any(permission in (role.denied if denied else role.permissions) for role in roles)
 
 
-def _own_place(actor: Actor) -> Place:
-    return _OWN_ACCOUNT if actor.tenant_id is None else _OWN_TENANT
+def _own_place(actor: Actor) -> str:
+    return "own account" if actor.tenant_id is None else "own tenant"
 
 
-def _place(actor: Actor, account: UUID | None, tenant: UUID | None) -> Place:
-    """Where it is, told as seen by the actor (`own` is what it acts for): so decisions are few, and can be kept."""
+def _place(actor: Actor, account: UUID | None, tenant: UUID | None) -> str:
+    """One of `_PLACES`."""
     if account is None:
-        return NOWHERE
-    here = "own" if actor.account_id in {None, account} else "another"
+        return "nowhere"
+    if actor.account_id is not None and actor.account_id != account:
+        return "another account"
     if tenant is None:
-        return Place(account=here)
-    return Place(account=here, tenant="own" if actor.tenant_id in {None, tenant} else "another")
+        return "own account"
+    return "own tenant" if actor.tenant_id is None or actor.tenant_id == tenant else "another tenant"
 
 
-def _kept(actor: Actor, permission: Permission, place: Place) -> Verdict:
+def _kept(actor: Actor, permission: Permission, place: str) -> Verdict:
     """The decision by built-in roles alone."""
     kind = _HOLDERS.get(actor.kind)
     if kind is None:
         if actor.kind is ActorKind.STRANGER:
             return Verdict(allowed=False, by=())
-        return _decided("Process", frozenset(), permission, None, place)
-    tenant = "own" if actor.tenant_id is not None else None
-    return _decided(kind, actor.roles, permission, tenant, place)
+        return _decided("Process", frozenset(), permission, "", place)
+    return _decided(kind, actor.roles, permission, _own_place(actor), place)
 
 
 @lru_cache(maxsize=MAX_KEPT)
-def _decided(kind: str, roles: frozenset[str], permission: Permission, tenant: str | None, place: Place) -> Verdict:
+def _decided(kind: str, roles: frozenset[str], permission: Permission, home: str, place: str) -> Verdict:
     held = {role for role in roles if not role.startswith(CUSTOM)}
-    account = None if kind == "Process" else "own"
-    principal = Principal(kind=kind, name="", account=account, tenant=tenant, roles=held)
-    return policies.ask(policies.built_in(), principal, permission.value, place, _PLAIN)
+    own = _PLACES.get(home)
+    principal = Principal(
+        kind=kind, name="", account=own.account if own else None, tenant=own.tenant if own else None, roles=held
+    )
+    return policies.ask(policies.built_in(), principal, permission.value, _PLACES[place], _PLAIN)
 
 
 def _asked(actor: Actor, permission: Permission, situation: Situation) -> Verdict:

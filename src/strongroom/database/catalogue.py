@@ -104,7 +104,7 @@ CATALOGUE: Final[dict[str, dict[str, dict[str, Column]]]] = {
             Purpose.SETUP,
             Retention.RECORD,
             identifier="account_id",
-            configuration="name version definition",
+            configuration="role version definition",
             instant="made_at",
         ),
         "role_conflicts": _table(

@@ -4,11 +4,11 @@
 -- A change is another version; a version without a definition is the role's end, and its name is never given again.
 create table custom_roles (
     account_id uuid not null references accounts,
-    name text not null check (name ~ '^[a-z0-9][a-z0-9-]{0,39}$'),
+    role text not null check (role ~ '^[a-z0-9][a-z0-9-]{0,39}$'),
     version integer not null check (version > 0),
     definition jsonb,
     made_at timestamptz not null,
-    primary key (account_id, name, version)
+    primary key (account_id, role, version)
 );
 
 -- Pairs of permissions, where an account says otherwise than the product.
