@@ -15,8 +15,9 @@ PIP := .venv/bin/python -m pip --disable-pip-version-check --no-input
 INSTALL := $(PIP) install --quiet --require-hashes --only-binary :all:
 LINK := $(PIP) install --quiet --no-deps --no-build-isolation --editable .
 PYTEST := .venv/bin/python -m pytest
-# Two processes, each with a database server of its own; whole files, so that those share what is made for all their tests.
-PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
+# Three processes, each with a database server of its own: on two cores, since tests wait for a third of their time. Whole
+# files, so that those share what is made for all their tests.
+PARALLEL := -n 3 --dist loadfile --no-loadscope-reorder
 CODE := src tests $(wildcard bench)
 
 # Hundreds of Python processes are started: without compiled files each would compile everything again.

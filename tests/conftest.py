@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Generator
-from typing import TypeVar
 
 import pytest
 from hypothesis import settings
 
-pytest_plugins = ["tests.fixtures.platform"]
+from strongroom.kernel.telemetry import configure_logs
 
-LONG = ("processes", "trust", "cli", "bench")
-"""Folders with files that take long. They go first, so that two workers end together."""
-Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
+pytest_plugins = ["tests.fixtures.platform", "tests.fixtures.strict"]
+
+LONG = ("processes", "trust", "cli", "bench", "properties", "vault")
+"""Folders with files that take long. They go first, so that the workers end together."""
 
 # The speed of the machine is not what properties are about.
 settings.register_profile("strongroom", deadline=None, print_blob=True)
 settings.load_profile("strongroom")
+
+# As the product logs: drawing a traceback with frames and colours takes longer than most tests.
+configure_logs()
 
 
 @pytest.fixture(scope="session")
@@ -34,23 +36,3 @@ def pytest_collection_finish() -> None:
     """What tests are made of stays to the end: the garbage collector needn't walk through it again and again."""
     gc.collect()
     gc.freeze()
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    return _no_skips((yield))
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
-    return _no_skips((yield))
-
-
-def _no_skips(report: Report) -> Report:
-    """A skipped test proves nothing, so it counts as failed (expected failures, too)."""
-    if report.skipped:
-        reason = report.longrepr[-1] if isinstance(report.longrepr, tuple) else report.longrepr
-        report.outcome = "failed"
-        vars(report).pop("wasxfail", None)
-        report.longrepr = f"A test may not be skipped or expected to fail: {reason}"
-    return report

@@ -43,7 +43,7 @@ from strongroom.portals import PAGES, Portals
 from strongroom.rails.connectors.simulator import Simulator
 from strongroom.rails.contract import Provider
 from strongroom.rails.marketplace import SIMULATOR
-from strongroom.reconciliation import contents
+from strongroom.reconciliation import ReportReader, contents
 from strongroom.vault import ImportDesk, KeyDesk, Keyring, Split, card_client
 from strongroom.vault.card_client import CardVault, inner_door
 from strongroom.vault.holders.configured import Holders, open_holders
@@ -288,6 +288,7 @@ class App:
             ImportDesk: self.import_desk,
             OrderWriter: OrderWriter(self.databases),
             NotificationReceiver: NotificationReceiver(self.databases, self.provider),
+            ReportReader: ReportReader(),
             CardVault: self.card_vault("api"),
             FrontDoor: self.front_door,
         }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import socket
 import ssl
@@ -14,6 +15,7 @@ import httpx
 import pytest
 
 from strongroom.api.bulk import CHUNK_LINES
+from strongroom.cli.web_server import HEAD_WITHIN_S
 from tests.api.paying import ORDERS, instruction, order
 from tests.fixtures.platform import Client, Server
 
@@ -62,7 +64,7 @@ def send_and_leave(server: Server, path: str, headers: dict[str, str], content: 
 
 
 async def test_a_thousand_silent_connections_keep_nobody_out(server: Server) -> None:
-    """The web server closes none of them, so they must not be all that it takes."""
+    """They are closed in time (see below); until then they must not be all that it takes."""
     place = urlsplit(server.url)
     context = ssl.create_default_context(cafile=server.ca_file)
     opened: list[asyncio.StreamWriter] = []
@@ -80,6 +82,62 @@ async def test_a_thousand_silent_connections_keep_nobody_out(server: Server) -> 
     finally:
         for writer in opened:
             writer.transport.abort()
+
+
+def test_connections_that_say_nothing_are_closed(server: Server, headers: dict[str, str]) -> None:
+    """At whatever point they fall silent: all at once, so that this takes HEAD_WITHIN_S."""
+    place = urlsplit(server.url)
+    assert place.hostname is not None
+    context = ssl.create_default_context(cafile=server.ca_file)
+
+    def connect(*, secured: bool = True) -> socket.socket:
+        raw = socket.create_connection((place.hostname, place.port or 443), timeout=10)
+        return context.wrap_socket(raw, server_hostname=place.hostname) if secured else raw
+
+    said = {
+        "not even the handshake": (connect(secured=False), b""),
+        "half of the handshake": (connect(secured=False), b"\x16\x03\x01\x02\x00\x01"),
+        "nothing": (connect(), b""),
+        "half a head": (connect(), b"GET /ready HTTP/1.1\r\nhost: x\r\n"),
+        "one request": (connect(), b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n"),
+    }
+    began = time.monotonic()
+    for connection, words in said.values():
+        connection.sendall(words)
+    for name, (connection, _) in said.items():
+        connection.settimeout(6 * HEAD_WITHIN_S)
+        with contextlib.suppress(ConnectionResetError, ssl.SSLEOFError):
+            while connection.recv(4096):
+                pass
+        assert time.monotonic() - began >= HEAD_WITHIN_S / 2, name
+        connection.close()
+
+
+BROKEN_CHUNKS = {
+    "no size": b"x\r\n{}\r\n0\r\n\r\n",
+    "a negative size": b"-2\r\n{}\r\n0\r\n\r\n",
+    "too large a size": b"ffffffffffffffffff\r\n{}\r\n0\r\n\r\n",
+    "more than its size": b"1\r\n{}\r\n0\r\n\r\n",
+    "a broken one after a good one": b"1\r\n{\r\nzz\r\n}\r\n0\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("chunks", BROKEN_CHUNKS.values(), ids=BROKEN_CHUNKS.keys())
+@pytest.mark.parametrize("path", [ORDERS, BULK, "/v1/reconciliation/reports", "/portal/sign-in"])
+def test_broken_chunks_are_the_clients_fault(server: Server, headers: dict[str, str], path: str, chunks: bytes) -> None:
+    place = urlsplit(server.url)
+    assert place.hostname is not None
+    media = {"/v1/reconciliation/reports": "application/xml", "/portal/sign-in": "application/x-www-form-urlencoded"}
+    sent = {**headers, "content-type": media.get(path, "application/json"), "transfer-encoding": "chunked"}
+    head = [f"POST {path} HTTP/1.1", f"host: {place.netloc}", *(f"{name}: {value}" for name, value in sent.items())]
+    context = ssl.create_default_context(cafile=server.ca_file)
+    with (
+        socket.create_connection((place.hostname, place.port or 443), timeout=20) as raw,
+        context.wrap_socket(raw, server_hostname=place.hostname) as connection,
+    ):
+        connection.sendall("\r\n".join([*head, "", ""]).encode() + chunks)
+        answer = connection.recv(4096)
+    assert answer == b"" or answer.startswith(b"HTTP/1.1 4"), answer
 
 
 @pytest.mark.parametrize("framing", ["content-length", "chunked"])

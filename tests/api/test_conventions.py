@@ -165,6 +165,13 @@ async def test_an_order_may_be_called_bulk(tenant: Client) -> None:
     assert (await tenant.post(ORDERS, order("bulk", instruction()))).status_code == 202
     assert (await tenant.get(f"{ORDERS}/bulk")).json()["orderRef"] == "bulk"
     assert (await tenant.get(f"{ORDERS}/bulk/instruction/i-1")).json()["instructionRef"] == "i-1"
+    more = await tenant.post(f"{ORDERS}/bulk/instruction", instruction("results"))
+
+    assert more.status_code == 201, more.text
+    found = (await tenant.get(f"{ORDERS}/bulk/instruction/results")).json()
+    assert found["instructionRef"] == "results"
+    assert (await tenant.put(f"{ORDERS}/bulk/metadata", {"claim": "7"})).status_code == 200
+    assert (await tenant.get(f"{ORDERS}/bulk")).json()["metadata"] == {"claim": "7"}
     answer = await tenant.delete(ORDERS)
     assert (refusal(answer), answer.headers["allow"]) == ((405, ["METHOD_NOT_ALLOWED"]), "POST")
 

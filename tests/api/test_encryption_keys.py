@@ -36,6 +36,7 @@ from tests.vault.conftest import allowed, clock, elsewhere, far, near
 from tests.vault.holding import Elsewhere
 
 __all__ = ["allowed", "clock", "elsewhere", "far", "near"]
+pytestmark = pytest.mark.usefixtures("one_pair")
 WITHIN_S = 5.0
 """How long a disabled key may still be used anywhere."""
 PATH = "/encryption-keys"

@@ -240,6 +240,22 @@ async def test_a_key_of_the_other_environment_is_refused(platform: Platform, acc
     assert (answer.status_code, codes(answer)) == (401, ["KEY_OF_OTHER_ENVIRONMENT"])
 
 
+async def test_a_key_that_was_relabelled_lets_nobody_in(platform: Platform, account: Client) -> None:
+    """What was sealed in another installation doesn't open here, whatever its label says."""
+    other = await platform.new_account()
+
+    async def of(client: Client, statement: str, *values: object) -> list[tuple[object, ...]]:
+        scope = AccountId(uuid.UUID(client.account_id))
+        async with platform.app.operation(system("test"), account=scope) as op:
+            return list(await op.rows(statement, *values, client.public_key))
+
+    [(foreign,)] = await of(other, "select sealed from api_keys where public_key = %s")
+    assert await of(account, "update api_keys set sealed = %s where public_key = %s returning 1", foreign)
+    answer = await send(platform, authorization(account.public_key, account.private_key))
+    assert (answer.status_code, codes(answer)) == (401, ["SIGNATURE_REFUSED"])
+    assert ("sign-in", "refused", "SIGNATURE_REFUSED") in await record_of(platform, account)
+
+
 @pytest.mark.parametrize("step", ["waiting", "rejected", "deleted"])
 async def test_only_an_approved_tenants_keys_sign_in(platform: Platform, step: str) -> None:
     account = await platform.new_account(tenant_creation_approval_required=True)

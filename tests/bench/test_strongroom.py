@@ -1,5 +1,6 @@
 """The bench in small, on the real thing: an installation is served, set up through its API, filled and read."""
 
+import asyncio
 import http.client
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,12 +11,20 @@ from bench import workload
 from bench.bill import GENERATOR, REST, Bill
 from bench.bulk import fill
 from bench.failure import BenchError
+from bench.sealing import measure_keys
 from bench.target import API_PROCESSES, Target, start_strongroom
+from tests.fixtures.platform import lay_out
 
 
 @pytest.fixture(scope="module")
-def target(passable: Path) -> Iterator[Target]:
-    with start_strongroom(passable / "strongroom") as started:
+def data(passable: Path) -> Path:
+    lay_out(passable / "strongroom")
+    return passable / "strongroom"
+
+
+@pytest.fixture(scope="module")
+def target(data: Path) -> Iterator[Target]:
+    with start_strongroom(data) as started:
         yield started
 
 
@@ -61,3 +70,11 @@ def test_every_process_is_found_once_and_its_cost_counted(target: Target) -> Non
     assert set(spent) == {*parts, GENERATOR, REST}
     assert spent["api"] > 0
     assert spent["database"] > 0
+
+
+def test_keys_are_rotated(data: Path, target: Target) -> None:
+    fill(target, run="keys", count=200)
+    with_one, with_both, rewrapped, reencrypted = asyncio.run(measure_keys(data, 0.9))
+    assert min(with_one, with_both) > 10
+    assert rewrapped > 1
+    assert reencrypted > 50

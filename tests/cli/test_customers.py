@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 
 import httpx
 import pytest
@@ -18,24 +16,7 @@ IBAN = "DE89370400440532013000"
 
 
 def search(server: Server, value: str, *options: str) -> tuple[int, str, str]:
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-P",
-            "-m",
-            "strongroom.cli",
-            "customers",
-            "search",
-            "--data-dir",
-            str(server.data_dir),
-            *options,
-        ],
-        input=value + "\n",
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    done = server.run("customers", "search", *options, typed=value + "\n")
     return done.returncode, done.stdout, done.stderr
 
 

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from strongroom.cli.payment_file import MAX_LINE_BYTES, Line, PaymentFile
+from strongroom.api import bulk
+from strongroom.api.bulk import MAX_LINE_BYTES
+from strongroom.cli.payment_file import Line, PaymentFile
 from strongroom.kernel.errors import Invalid, Refused
 
 HEADER = "orderRef,instructionRef,customerRef,direction,amount,currency,country,settledByDate"
@@ -126,6 +128,24 @@ def test_an_open_quote_does_not_swallow_what_is_quoted_further_down(tmp_path: Pa
     read = lines_of(tmp_path, GOOD, '"' + GOOD, quoted, quoted, GOOD)
     assert [bool(line.problem) for line in read] == [False, True, False, False, False]
     assert read[2].values[2] == "K, 1"
+
+
+def test_open_quotes_on_every_line_are_looked_at_a_few_times_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked = 0
+    is_open = bulk._is_open
+
+    def count(record: bytes, delimiter: bytes) -> bool:
+        nonlocal looked
+        looked += len(record)
+        return is_open(record, delimiter)
+
+    monkeypatch.setattr(bulk, "_is_open", count)
+    read = lines_of(tmp_path, *['"' + GOOD] * 1_000)
+    assert (len(read), {bool(line.problem) for line in read}) == (1_000, {True})
+    assert [line.number for line in read] == list(range(2, 1_002))
+    assert looked < 4 * 1_000 * len(GOOD)
 
 
 def test_a_quote_inside_a_value_is_a_character(tmp_path: Path) -> None:

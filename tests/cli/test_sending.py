@@ -133,6 +133,36 @@ async def test_one_bad_line_among_many(
     assert rows[4]["errorCodes"] == "INSTRUCTION_ALREADY_EXISTS"
 
 
+async def test_refused_lines_hold_no_formulas_and_can_be_sent_again(
+    server: Server, setup: Setup, tmp_path: Path
+) -> None:
+    formula = '=HYPERLINK(""http://x"")'
+    harmful = line(1, amount="-5.00", accountHolder="+1-2", **{"metadata.claimNumber": f'"{formula}"'})
+    assert (await sent(server, setup, tmp_path, harmful, "@SUM(1)")).refused == 2
+    first, second = refused(tmp_path)
+    assert (first["amount"], first["accountHolder"]) == ("-5.00", "'+1-2")
+    assert first["metadata.claimNumber"] == '\'=HYPERLINK("http://x")'
+    assert second["orderRef"] == "'@SUM(1)"
+
+    again = tmp_path / "again"
+    again.mkdir()
+    (again / "claims.csv").write_bytes((tmp_path / "refused.csv").read_bytes())
+    file = PaymentFile(again / "claims.csv")
+    assert (file.ignored, list(next(file.lines()).values)[-1]) == ([], '=HYPERLINK("http://x")')
+    async with Client(server.url, setup.key, trust=server.ca_file) as client:
+        assert (await send(client, file, setup.schemes, again / "refused.csv")).refused == 2
+    assert list(refused(again)[0]) == list(first)
+    assert refused(again)[0] | {"line": "2"} == first
+
+    mended = (again / "refused.csv").read_text(encoding="utf-8").replace("-5.00", "5.00").splitlines()[:2]
+    (again / "claims.csv").write_text("\n".join(mended), encoding="utf-8")
+    async with Client(server.url, setup.key, trust=server.ca_file) as client:
+        done = await send(client, PaymentFile(again / "claims.csv"), setup.schemes, again / "refused.csv")
+        assert (done.accepted, done.refused) == (1, 0)
+        instruction = await client.get("/v1/order-management/C-1/instruction/1")
+    assert instruction["metadata"] == {"claimNumber": '=HYPERLINK("http://x")'}
+
+
 async def test_the_same_file_again_makes_nothing_twice(server: Server, setup: Setup, tmp_path: Path) -> None:
     lines = [line(1), line(2), line(3, amount="NaN")]
     first = await sent(server, setup, tmp_path, *lines)

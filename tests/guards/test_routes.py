@@ -214,6 +214,7 @@ async def test_nobody_reaches_into_another_tenant(
             assert answer.status_code == 200, (route.path, answer.text)
 
 
+@pytest.mark.usefixtures("one_pair")
 async def test_the_permission_matrix(platform: Platform) -> None:
     """What each built-in role opens, asked of every route; the golden file is what people are told."""
     account = await platform.new_account()

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.guards.tree import ROOT
 
 PLAIN = {name: value for name, value in os.environ.items() if name != "CI"}
@@ -17,12 +19,17 @@ SKIPPING = {
     "module": "pytest.skip('no bank', allow_module_level=True)",
     "expected": "@pytest.mark.xfail(reason='no bank')\ndef test_it(): assert False",
 }
+PLUGIN = "tests.fixtures.strict"
+
+
+def test_the_rule_is_this_run_s(pytestconfig: pytest.Config) -> None:
+    assert pytestconfig.pluginmanager.has_plugin(PLUGIN)
 
 
 def test_a_skipped_test_fails_the_run(tmp_path: Path) -> None:
     for name, source in SKIPPING.items():
         (tmp_path / f"test_{name}.py").write_text(f"import pytest\n{source}\n")
-    options = ["-p", "tests.conftest", "-p", "no:cacheprovider", "-c", "/dev/null", "--continue-on-collection-errors"]
+    options = ["-p", PLUGIN, "-p", "no:cacheprovider", "-c", "/dev/null", "--continue-on-collection-errors"]
     run = subprocess.run(
         [sys.executable, "-m", "pytest", *options, str(tmp_path)],
         cwd=ROOT,
@@ -38,7 +45,7 @@ def test_a_skipped_test_fails_the_run(tmp_path: Path) -> None:
 
 def test_an_expected_failure_alone_fails_the_run(tmp_path: Path) -> None:
     (tmp_path / "test_expected.py").write_text(f"import pytest\n{SKIPPING['expected']}\n")
-    options = ["-p", "tests.conftest", "-p", "no:cacheprovider", "-c", "/dev/null"]
+    options = ["-p", PLUGIN, "-p", "no:cacheprovider", "-c", "/dev/null"]
     run = subprocess.run(
         [sys.executable, "-m", "pytest", *options, str(tmp_path)],
         cwd=ROOT,

@@ -21,7 +21,6 @@ from strongroom.payments.dispatch import (
     CONCURRENCY,
     ENQUIRE_AFTER,
     FIRST_REST,
-    LEASE,
     PENDING_ENQUIRE_AFTER,
     SILENCES,
     Dispatcher,
@@ -29,6 +28,7 @@ from strongroom.payments.dispatch import (
     write_once,
 )
 from strongroom.payments.instructions import Change, cancel_instruction, change_instruction
+from strongroom.payments.payment_files import LEASE
 from strongroom.rails.formats import pain001
 from tests.fixtures.platform import Client, Platform
 from tests.payments.paying import BANK, Payer, Rail
@@ -94,6 +94,48 @@ async def test_who_is_not_approved_any_more_sends_nothing(  # noqa: PLR0917  # f
             await op.run("update tenants set status = 'APPROVED' where tenant_id = %s", op.tenant)
         assert len((await payer.dispatcher(rail).round(payer.tenant)).files) == 1
     assert [await payer.status(name) for name in waiting] == ["COMPLETED", "PROCESSING"]
+
+
+@pytest.mark.parametrize("put", [False, True], ids=["not in the outbox", "in the outbox"])
+async def test_a_file_on_its_way_when_its_tenant_is_deleted_comes_to_an_end(
+    process: App, tenant: Client, simulator: SimulatorProcess, tmp_path: Path, clock: ManualClock, *, put: bool
+) -> None:
+    """Nobody knows whether a file that isn't there was fetched; that isn't guessed."""
+    outbox = tmp_path / "outbox"
+    payer = await Payer.make(process, tenant, simulator, outbox, rule(0, SEPA), bank=True)
+    [named] = await payer.instruct("by file", days=1)
+    outbox.write_text("not a folder")  # so that no file gets there
+    async with payer.rail() as rail:
+        assert (await payer.dispatcher(rail).round(payer.tenant)).files == []
+        assert (await payer.status(named), await payer.attempts(named)) == ("PROCESSING", ["INTENDED"])
+        outbox.unlink()
+        async with payer.operation() as op:
+            [file_id] = (await op.rows("select file_id from payment_files"))[0]
+            await op.run("update tenants set status = 'DELETED' where tenant_id = %s", op.tenant)
+        if put:  # by a process that then died
+            (outbox / str(payer.tenant)).mkdir(parents=True)
+            (outbox / str(payer.tenant) / f"{file_id.hex}.xml").write_bytes(b"<Document/>")
+        await payer.dispatcher(rail).round(payer.tenant)
+        assert await payer.attempts(named) == ["INTENDED"]  # somebody may be writing it at this moment
+        clock.advance(timedelta(minutes=2))
+        await payer.dispatcher(rail).round(payer.tenant)
+    assert [await payer.status(named), *await payer.attempts(named)] == ["PROCESSING" if put else "UNCONFIRMED"] * 2
+    told = await payer.actions("payment-file.deliver" if put else "payment-file.withdraw")
+    assert len(told) == 1
+
+
+async def test_an_attempt_in_no_file_yet_when_its_tenant_is_deleted_was_not_sent(
+    process: App, tenant: Client, simulator: SimulatorProcess, tmp_path: Path
+) -> None:
+    payer = await Payer.make(process, tenant, simulator, tmp_path / "outbox", rule(0, SEPA), bank=True)
+    [named] = await payer.instruct("by file", days=1)
+    async with payer.rail() as rail:
+        await payer.dispatcher(rail).round(payer.tenant)
+        async with payer.operation() as op:  # as when the key was away between the two
+            await op.run("update transactions set status = 'INTENDED', file_id = null")
+            await op.run("update tenants set status = 'DELETED' where tenant_id = %s", op.tenant)
+        await payer.dispatcher(rail).round(payer.tenant)
+    assert (await payer.status(named), await payer.attempts(named)) == ("READY", ["FAILED"])
 
 
 async def test_a_day_ahead_is_early_enough(payer: Payer, clock: ManualClock) -> None:

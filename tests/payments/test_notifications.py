@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -16,9 +17,10 @@ from strongroom.kernel.clock import ManualClock
 from strongroom.kernel.ids import new_uuid
 from strongroom.kernel.money import Money
 from strongroom.kernel.secret import Secret
+from strongroom.payments.notifications import REFUSED_AFTER_S
 from strongroom.rails.contract import Outcome
 from strongroom.rails.simulator.callbacks import signed_headers, signing_key
-from tests.fixtures.platform import Client, Platform
+from tests.fixtures.platform import Platform
 from tests.payments.paying import Payer
 from tests.rails.simulator.process import SimulatorProcess
 
@@ -234,16 +236,26 @@ async def test_a_forged_or_stale_callback_is_refused(
     assert await payer.status(pending) == "PROCESSING"
 
 
-async def test_who_sends_none_or_is_not_there_is_refused(
-    platform: Platform, payer: Payer, provider: Provider, tenant: Client
+async def test_a_stranger_learns_nothing_of_who_is_here_and_what_they_use(
+    platform: Platform, payer: Payer, provider: Provider
 ) -> None:
-    async def refusal(where: Provider, app: str) -> tuple[int, str]:
-        answer = await where.call(new_uuid().hex, "SETTLED", app=app)
-        return answer.status_code, answer.json()["errors"][0]["errorCode"]
-
-    assert await refusal(provider, "sepa-credit-transfer") == (400, "NOTIFICATION_NOT_EXPECTED")
-    assert await refusal(provider, "no-such-app") == (400, "APP_NOT_FOUND")
-    assert await refusal(Provider(platform, new_uuid()), "simulator") == (400, "TENANT_NOT_FOUND")
-    assert await refusal(Provider(platform, "nobody"), "simulator") == (400, "TENANT_NOT_FOUND")
-    bare = await platform.new_tenant()
-    assert await refusal(Provider(platform, str(bare.tenant_id)), "simulator") == (400, "APP_NOT_INSTALLED")
+    """One answer, word for word, and none before the same time, whatever is wrong."""
+    bare = str((await platform.new_tenant()).tenant_id)
+    wrong: dict[str, tuple[UUID | str, str, bytes | None]] = {
+        "signature": (payer.tenant, "simulator", b"another secret, 32 characters and more"),
+        "app that sends none": (payer.tenant, "sepa-credit-transfer", None),
+        "no such app": (payer.tenant, "no-such-app", None),
+        "app not installed": (bare, "simulator", None),
+        "no such tenant": (new_uuid(), "simulator", None),
+        "no tenant's id": ("nobody", "simulator", None),
+    }
+    said = set()
+    for tenant, app, secret in wrong.values():
+        began = time.monotonic()
+        answer = await Provider(platform, tenant).call(new_uuid().hex, "SETTLED", app=app, secret=secret)
+        assert time.monotonic() - began >= REFUSED_AFTER_S
+        [failure] = answer.json()["errors"]
+        del failure["metadata"]["correlationId"]
+        said.add((answer.status_code, str(failure), answer.headers["www-authenticate"]))
+    assert len(said) == 1
+    assert said.pop()[0] == 401

@@ -12,8 +12,8 @@ import pytest
 from strongroom.kernel.actors import system
 from strongroom.kernel.errors import NotFound
 from strongroom.kernel.ids import new_uuid
-from strongroom.payments.dispatch import LEASE
 from strongroom.payments.instructions import get_instruction
+from strongroom.payments.payment_files import LEASE
 from strongroom.payments.transactions import apply_outcome, apply_outcomes, contradicts, step
 from strongroom.rails.contract import Outcome, OutcomeKind
 from tests.fixtures.platform import Platform

@@ -211,7 +211,7 @@ async def compare_with_the_books(model: Model, reality: Reality) -> None:
 unhurried = settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 
 
-@settings(unhurried, max_examples=15, derandomize=True, phases=[Phase.generate])
+@settings(unhurried, max_examples=6, derandomize=True, phases=[Phase.generate])
 @given(history=st.lists(steps, min_size=40, max_size=60))
 async def test_histories(history: list[tuple[Any, ...]], platform: Platform, simulator: SimulatorProcess) -> None:
     await live_through(history, platform, simulator, Path("/nonexistent"))

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
+
 import pytest
 
 from strongroom.reconciliation import MAX_REPORT_BYTES
+from strongroom.reconciliation.reading import COME_AGAIN_AFTER_S, MAX_AT_ONCE_BY_TENANT
 from tests.fixtures.platform import Client
 from tests.reconciliation.bank import FOREIGN, BankWorld, Paid, entry, execution, file_of, part, statement
 
@@ -164,3 +168,30 @@ async def test_readers_read_and_do_not_send_in(tenant: Client, bank: BankWorld) 
     for path in reads:
         assert (await reader.get(f"/v1/reconciliation/{path}")).status_code == 200
         assert (await stranger.get(f"/v1/reconciliation/{path}")).status_code == 403
+
+
+async def test_only_so_many_are_taken_in_at_once(tenant: Client, bank: BankWorld) -> None:
+    """Those that stand in the middle of their body hold their places."""
+    go_on = asyncio.Event()
+    begun = [asyncio.Event() for _ in range(MAX_AT_ONCE_BY_TENANT)]
+
+    async def slowly(number: int, document: bytes) -> AsyncIterator[bytes]:
+        yield document[:100]
+        begun[number].set()
+        await go_on.wait()
+        yield document[100:]
+
+    documents = [statement(entry(number + 1)) for number in range(MAX_AT_ONCE_BY_TENANT)]
+    sending = [
+        asyncio.create_task(tenant.post(REPORTS, content=slowly(number, document), headers=XML))
+        for number, document in enumerate(documents)
+    ]
+    for event in begun:
+        await event.wait()
+    answer = await tenant.post(REPORTS, content=statement(entry(9)), headers=XML)
+    while answer.status_code != 429:  # what was begun may still be on its way
+        answer = await tenant.post(REPORTS, content=statement(entry(9)), headers=XML)
+    assert (code(answer), answer.headers["retry-after"]) == ("REPORTS_AT_ONCE", str(COME_AGAIN_AFTER_S))
+    go_on.set()
+    assert {(await answered).status_code for answered in sending} <= {200, 201, 400}
+    assert (await tenant.post(REPORTS, content=statement(entry(9)), headers=XML)).status_code < 429

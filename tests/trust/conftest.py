@@ -13,10 +13,12 @@ from strongroom.identity.certificates import write_private
 from strongroom.kernel.config import Config, Environment
 from strongroom.trust import Workbench
 from strongroom.trust.stage import stage
+from tests.fixtures.platform import lay_out
 
 
 def with_plain_root(config: Config) -> Installation:
     """An installation whose root key is in its first form, which has no label, so that it can be tried elsewhere."""
+    lay_out(config.data_dir, config.environment)
     installation = Installation(config)
     installation.prepare()
     write_private(config.keys_dir / "master.key", os.urandom(32))

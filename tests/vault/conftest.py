@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
 from uuid import UUID
 
@@ -10,9 +10,19 @@ import pytest
 
 from strongroom.assembly import Installation
 from strongroom.kernel.clock import ManualClock
+from strongroom.vault.holders import root
 from tests.fixtures.platform import Platform
 from tests.vault.desk import Owner, process
 from tests.vault.holding import Elsewhere
+
+
+@pytest.fixture(autouse=True, scope="package")
+def shipped_cost() -> Iterator[int]:
+    """What making a key of a passphrase costs as shipped (log2 of scrypt's N). Here it costs the least that is read."""
+    shipped = root.LOG2_N
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(root, "LOG2_N", root.LOG2_N_RANGE[0])
+        yield shipped
 
 
 @pytest.fixture

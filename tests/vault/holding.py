@@ -21,6 +21,8 @@ class Elsewhere:
     keys: dict[str, AESGCM] = field(default_factory=dict)
     wrong: Reason | None = None
     delay_s: float = 0.0
+    gate: asyncio.Event | None = None
+    """Whoever asks waits for it."""
     garbage: bytes | None = None
     asked: int = 0
 
@@ -58,6 +60,8 @@ class Elsewhere:
     async def _key(self, reference: str) -> AESGCM:
         self.asked += 1
         await asyncio.sleep(self.delay_s)
+        if self.gate is not None:
+            await self.gate.wait()
         if self.wrong is not None:
             raise KeyUnavailable(self.name, self.wrong)
         if reference not in self.keys:

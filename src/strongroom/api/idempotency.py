@@ -139,7 +139,9 @@ def key_of(call: Call) -> str | None:
 def fingerprint(call: Call) -> bytes:
     """What makes two requests the same one: method, path and body."""
     path = call.route.path.format_map(call.path) if call.path else call.route.path
-    return hashlib.sha256(f"{call.route.method} {path}\n".encode() + call.body).digest()
+    digest = hashlib.sha256(f"{call.route.method} {path}\n".encode())
+    digest.update(call.body)
+    return digest.digest()
 
 
 async def claim(op: Operation, key_hash: bytes, request_hash: bytes) -> Reply | None:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from strongroom.api.routing import Access, Call, Reply, Route
-from strongroom.kernel.errors import Failure, NotFound
 from strongroom.kernel.ids import TenantId, parse_uuid
 from strongroom.payments.notifications import NotificationReceiver
 
@@ -16,11 +15,11 @@ PATH: Final = "/v1/notifications/{tenantId}/{appId}"
 async def receive(call: Call) -> Reply:
     """POST a provider's notification: 204 once what it says is recorded."""
     tenant = parse_uuid(call.path["tenantId"])
-    if tenant is None:
-        raise NotFound(Failure("TENANT_NOT_FOUND", "There is no such tenant."))
     headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in call.headers.items()}
     receiver: NotificationReceiver = call.services.part(NotificationReceiver)
-    await receiver.receive(TenantId(tenant), call.path["appId"], headers, call.body, call.correlation_id)
+    await receiver.receive(
+        None if tenant is None else TenantId(tenant), call.path["appId"], headers, call.body, call.correlation_id
+    )
     return Reply(204)
 
 

@@ -19,7 +19,7 @@ from strongroom.api import idempotency
 from strongroom.api.reading import Collector, read_object
 from strongroom.api.routing import Access, Call, Reply, Route
 from strongroom.database import Operation
-from strongroom.kernel.errors import Failure, NotFound, TooLarge, UnsupportedMedia
+from strongroom.kernel.errors import Failure, Invalid, NotFound, TooLarge, UnsupportedMedia
 from strongroom.kernel.ids import StatementId, TransactionId, parse_uuid
 from strongroom.kernel.money import Money
 from strongroom.reconciliation import (
@@ -28,6 +28,7 @@ from strongroom.reconciliation import (
     KeptLine,
     KeptStatement,
     Missing,
+    ReportReader,
     get_statement,
     import_report,
     list_breaks,
@@ -35,7 +36,6 @@ from strongroom.reconciliation import (
     list_missing,
     list_statements,
     read_document,
-    read_report,
     resolve_break,
     summarise,
 )
@@ -44,6 +44,8 @@ from strongroom.reconciliation.contents import StatementContent, Sum
 
 DEFAULT_TAKE: Final = 100
 MAX_TAKE: Final = 1000
+REPORT_WITHIN_S: Final = 180.0
+"""How long a report may take to come in; it holds one of few places."""
 _MEDIA: Final = frozenset({"application/xml", "text/xml", ""})
 _STATES: Final = ("OPEN", "RESOLVED", "MISSING")
 
@@ -196,15 +198,18 @@ async def _receive(call: Call) -> Reply:
         raise UnsupportedMedia(
             Failure("MEDIA_TYPE_NOT_SUPPORTED", "Send application/xml, not {media}.", {"media": media[:100]})
         )
-    call.body = await _read_all(call)
-    report = await asyncio.to_thread(read_report, call.body)
+    reader: ReportReader = call.services.part(ReportReader)
+    assert call.actor.tenant_id is not None  # noqa: S101  # the route is a tenant's
+    with reader.place(call.actor.tenant_id):
+        call.body = await _read_all(call)
+        report = await reader.read(call.body)
 
-    async def take_in(op: Operation, _: Call) -> Reply:
-        imported = await import_report(op, report)
-        is_new = any(part.is_new for part in imported)
-        return Reply(201 if is_new else 200, ReportsBody(reports=[_report(part) for part in imported]))
+        async def take_in(op: Operation, _: Call) -> Reply:
+            imported = await import_report(op, report)
+            is_new = any(part.is_new for part in imported)
+            return Reply(201 if is_new else 200, ReportsBody(reports=[_report(part) for part in imported]))
 
-    return await call.run(lambda op: idempotency.once(op, call, take_in))
+        return await call.run(lambda op: idempotency.once(op, call, take_in))
 
 
 async def _list_statements(op: Operation, call: Call) -> Reply:
@@ -285,17 +290,27 @@ async def _summarise(op: Operation, _: Call) -> Reply:
 
 
 async def _read_all(call: Call) -> bytes:
-    """The streamed body, as far as the largest report that is read."""
+    """The streamed body, as far as the largest report that is read, if it comes in time."""
     assert call.chunks is not None  # noqa: S101  # the route streams
     parts: list[bytes] = []
     size = 0
-    while (chunk := await call.chunks()) is not None:
-        size += len(chunk)
-        if size > MAX_REPORT_BYTES:
-            raise TooLarge(
-                Failure("REQUEST_TOO_LARGE", "A report has at most {limit} bytes.", {"limit": MAX_REPORT_BYTES})
+    try:
+        async with asyncio.timeout(REPORT_WITHIN_S):
+            while (chunk := await call.chunks()) is not None:
+                size += len(chunk)
+                if size > MAX_REPORT_BYTES:
+                    raise TooLarge(
+                        Failure("REQUEST_TOO_LARGE", "A report has at most {limit} bytes.", {"limit": MAX_REPORT_BYTES})
+                    )
+                parts.append(chunk)
+    except TimeoutError:
+        raise Invalid(
+            Failure(
+                "REQUEST_TOO_SLOW",
+                "The report didn't come within {whole} seconds. Split it, or send it over a faster line.",
+                {"whole": int(REPORT_WITHIN_S)},
             )
-        parts.append(chunk)
+        ) from None
     return b"".join(parts)
 
 
@@ -427,6 +442,7 @@ ROUTES: Sequence[Route] = (
         method="POST", path=f"{_PATH}/reports", summary="Send in a bank's report", tag="Reconciliation",
         access=Access.TENANT, permission=Permission.TRANSACTIONS_WRITE, call=_receive, streams=True, request=str,
         request_media=("application/xml", "text/xml"), replies={200: ReportsBody, 201: ReportsBody},
+        errors=(429,),
     ),
     Route(
         method="GET", path=f"{_PATH}/statements", summary="The reports that were taken in", tag="Reconciliation",

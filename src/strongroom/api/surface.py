@@ -79,7 +79,7 @@ class Surface:
         # resource of that name: GET /v1/order-management/bulk reads the order "bulk".
         self._fixed = {path: endpoint for path, endpoint in endpoints.items() if "{" not in path}
         self._router = Router(
-            [StarletteRoute(path, endpoint) for path, endpoint in endpoints.items() if path not in self._fixed],
+            [_Path(path, endpoint) for path, endpoint in endpoints.items() if path not in self._fixed],
             redirect_slashes=False,
             default=self._refuse,
         )
@@ -234,6 +234,21 @@ class _Endpoint:
         await self._surface.serve(route, scope, receive, send)
 
 
+class _Path(StarletteRoute):
+    """A path with parameters.
+
+    Another one may match as well (`/bulk/{jobId}` and `/{orderRef}/metadata`): the first that answers the method does,
+    and only if none does, the first says which methods it answers.
+    """
+
+    def __init__(self, path: str, endpoint: _Endpoint) -> None:
+        super().__init__(path, endpoint, methods=list(endpoint.methods))
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Hand the request to the endpoint, whatever its method."""
+        await self.app(scope, receive, send)
+
+
 def build_asgi(services: Services, routes: Sequence[Route]) -> Surface:
     """The ASGI application of a route table."""
     return Surface(services, routes)
@@ -368,8 +383,11 @@ async def _next_part(receive: Receive, until: float | None = None) -> MutableMap
         ) from None
 
 
-def _gone() -> Unavailable:
-    return Unavailable(Failure("CLIENT_GONE", "The connection was closed before the request was complete."))
+def _gone() -> Invalid:
+    """The web server tells a client that left and chunks that are none (RFC 9112, section 7.1) by the same word."""
+    return Invalid(
+        Failure("CLIENT_GONE", "The request broke off: the connection was closed, or the body's chunks are malformed.")
+    )
 
 
 def _too_large() -> TooLarge:

@@ -32,9 +32,8 @@ from strongroom.api import (
 from strongroom.api.routing import Route
 
 _ROUTES: Final[Sequence[Route]] = (
-    *orders.ROUTES[:1],
+    *orders.ROUTES,
     *bulk.ROUTES,
-    *orders.ROUTES[1:],
     *approvals.ROUTES,
     *sign_in.ROUTES,
     *customer_vault.ROUTES,

@@ -9,12 +9,14 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import BinaryIO, Final
 
+from strongroom.api.bulk import MAX_LINE_BYTES, Records
+from strongroom.cli.cells import plain
 from strongroom.kernel.errors import Failure, Refused
 from strongroom.rails.formats import pain001
 from strongroom.rails.formats.pain001 import InitiatedPayment
@@ -30,10 +32,8 @@ _KNOWN: Final = frozenset({*REQUIRED, *OPTIONAL})
 METADATA: Final = "metadata."
 """How the names of columns begin whose values become metadata."""
 DELIMITERS: Final = ",;\t|"
-MAX_LINE_BYTES: Final = 64 * 1024
-"""Longest line that is taken for one."""
-MAX_LINES_IN_RECORD: Final = 50
-"""Most lines over which a quoted value may go."""
+REASON_COLUMNS: Final = ("line", "errorCodes", "reasons")
+"""How the header of a file of refused lines begins: its other cells are written `cells.harmless`."""
 _PAIN_COLUMNS: Final = (
     *REQUIRED, "accountHolder", "iban", "bic", "accountNumber", "bankCode", "street", "building", "postCode", "town",
     "region", "addressCountry", "metadata.messageId", "metadata.endToEndId", "metadata.remittanceInformation",
@@ -80,11 +80,12 @@ class PaymentFile:
             self.columns: Sequence[str] = _PAIN_COLUMNS
         else:
             self._delimiter, self.columns = _read_header(path, beginning)
+        self._is_refused = tuple(self.columns[: len(REASON_COLUMNS)]) == REASON_COLUMNS
 
     @property
     def ignored(self) -> list[str]:
-        """Columns that nothing reads."""
-        return [name for name in self.columns if not is_read(name)]
+        """Columns that nothing reads, but for the reasons in a file of refused lines."""
+        return [name for name in self.columns if not (is_read(name) or (self._is_refused and name in REASON_COLUMNS))]
 
     def lines(self) -> Iterator[Line]:
         """Every line that says something."""
@@ -108,43 +109,23 @@ class PaymentFile:
         with self.path.open("rb") as file:
             physical = self._physical(file)
             next(physical)
-            waiting: deque[tuple[int, bytes]] = deque()
-            while record := self._record(waiting, physical):
-                number, first = record[0]
-                if not first.strip():
-                    continue
-                line = self._read(number, b"\n".join(text for _, text in record))
-                if line.problem and len(record) > 1:
-                    # A quote was opened by mistake: this line is to blame, those after it stand for themselves.
-                    line = self._read(number, first)
-                    waiting.extendleft(reversed(record[1:]))
-                yield line
+            records = Records(self._delimiter, len(self.columns))
+            number = 2
+            for found in chain((records.feed(line) for line in physical), _once(records.finish)):
+                for record in found:
+                    if record.strip():
+                        yield self._read(number, record)
+                    number += 1 + record.count(b"\n")
 
-    def _record(
-        self, waiting: deque[tuple[int, bytes]], physical: Iterator[tuple[int, bytes]]
-    ) -> list[tuple[int, bytes]]:
-        """The next lines that belong together because a quoted value goes over their ends; none at the file's end."""
-        record: list[tuple[int, bytes]] = []
-        while not record or (
-            len(record) < MAX_LINES_IN_RECORD and _is_open(b"\n".join(text for _, text in record), self._delimiter)
-        ):
-            following = waiting.popleft() if waiting else next(physical, None)
-            if following is None:
-                break
-            record.append(following)
-        return record
-
-    def _physical(self, file: BinaryIO) -> Iterator[tuple[int, bytes]]:
-        """Lines with their numbers; one that is too long comes cut, its rest dropped."""
-        number = 0
+    def _physical(self, file: BinaryIO) -> Iterator[bytes]:
+        """Lines; one that is too long comes cut, its rest dropped."""
         while text := file.readline(MAX_LINE_BYTES + 2):
-            number += 1
             self.position += len(text)
             rest = text
             while not rest.endswith(b"\n") and len(rest) > MAX_LINE_BYTES:
                 rest = file.readline(MAX_LINE_BYTES + 2)
                 self.position += len(rest)
-            yield number, text.rstrip(b"\r\n")
+            yield text.rstrip(b"\r\n")
 
     def _read(self, number: int, record: bytes) -> Line:
         if len(record) > MAX_LINE_BYTES:
@@ -161,7 +142,7 @@ class PaymentFile:
             return _unreadable(number, record, f"a quote is not closed, or closed in the middle ({error})")
         if len(values) != len(self.columns):
             return _unreadable(number, record, f"it has {len(values)} values, the header {len(self.columns)}")
-        return Line(number=number, values=values)
+        return Line(number=number, values=[plain(value) for value in values] if self._is_refused else values)
 
 
 def is_read(column: str) -> bool:
@@ -205,23 +186,9 @@ def _read_header(path: Path, beginning: bytes) -> tuple[str, list[str]]:
     return delimiter, header
 
 
-def _is_open(record: bytes, delimiter: str) -> bool:
-    """Whether the record ends inside a quoted value (RFC 4180, section 2): one that begins with a quote."""
-    if b'"' not in record:
-        return False
-    separator = delimiter.encode()
-    place = 0
-    while True:
-        if record[place : place + 1] == b'"':
-            place = record.find(b'"', place + 1)
-            while place != -1 and record[place + 1 : place + 2] == b'"':
-                place = record.find(b'"', place + 2)
-            if place == -1:
-                return True
-        place = record.find(separator, place)
-        if place == -1:
-            return False
-        place += 1
+def _once(act: Callable[[], list[bytes]]) -> Iterator[list[bytes]]:
+    """What `act` gives, when it is its turn."""
+    yield act()
 
 
 def _unreadable(number: int, record: bytes, problem: str) -> Line:

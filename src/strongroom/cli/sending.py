@@ -2,7 +2,8 @@
 
 A part is sent under a key made from its content, so that a file that is sent again (after a crash, or by mistake) is
 answered with the verdicts of the first time, and nothing is made twice. Refused lines go into a file of their own, as
-they stood, with the reasons beside them.
+they stood (but for what a spreadsheet would take for formulas, see `cells`), with the reasons beside them. Mended, that
+file can be sent like any other.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Final
 
+from strongroom.cli.cells import harmless
 from strongroom.cli.client import Client
-from strongroom.cli.payment_file import Line, PaymentFile, is_read
+from strongroom.cli.payment_file import REASON_COLUMNS, Line, PaymentFile, is_read
 from strongroom.kernel.errors import Broken, Failure
 from strongroom.kernel.money import Money
 
@@ -27,7 +29,6 @@ PART_BYTES: Final = 1024 * 1024
 UNREADABLE: Final = "CSV_LINE_INVALID"
 """The code of lines that can't be read, which are therefore not sent."""
 SCHEME: Final = "schemeId"
-_REASON_COLUMNS: Final = ("line", "errorCodes", "reasons")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,7 +122,9 @@ class _Book:
         self._sent = sent
         self._columns = columns
         self._refused = csv.writer(output, lineterminator="\n")
-        self._refused.writerow([*_REASON_COLUMNS, *columns])
+        # Not the reasons of an earlier try.
+        self._kept = [place for place, name in enumerate(columns) if name not in REASON_COLUMNS]
+        self._refused.writerow([*REASON_COLUMNS, *(harmless(columns[place]) for place in self._kept)])
 
     def enter(self, lines: Sequence[Line], verdicts: Sequence[Mapping[str, Any]]) -> None:
         """Enter a part: all its lines, and the verdicts on those that could be read."""
@@ -144,7 +147,9 @@ class _Book:
 
     def _refuse(self, line: Line, codes: Sequence[str], reasons: Sequence[str]) -> None:
         self._sent.refusals[codes[0]] += 1
-        self._refused.writerow([line.number, " ".join(dict.fromkeys(codes)), " ".join(reasons), *line.values])
+        values = line.values if line.problem else [line.values[place] for place in self._kept]
+        told = [str(line.number), " ".join(dict.fromkeys(codes)), " ".join(reasons), *values]
+        self._refused.writerow([harmless(cell) for cell in told])
 
 
 def _csv(columns: Sequence[str], schemes: Schemes, lines: Sequence[Line]) -> bytes:

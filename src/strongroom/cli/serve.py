@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated
 
 import typer
 
 from strongroom.cli.settings import Database, DataDir, EnvironmentOption, config_for
 from strongroom.kernel.config import Environment
-
-MAX_CONNECTIONS: Final = 8_192
-"""Most connections that one process of the API holds. A silent one costs little memory and is never closed by the web
-server, so a few hundred of them must not be all that it takes."""
 
 
 def serve(
@@ -77,32 +73,18 @@ def serve_api() -> None:
     import resource
     from functools import partial
 
-    from granian import Granian
-    from granian.constants import Interfaces, Loops, SSLProtocols
-    from granian.http import HTTP1Settings
-    from granian.log import LogLevels
-
     from strongroom.assembly import Installation, asgi, from_variables
+    from strongroom.cli.web_server import MAX_CONNECTIONS, WebServer
 
     config = from_variables(os.environ)
     certificate = Installation(config).certificate()
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = 2 * MAX_CONNECTIONS
     resource.setrlimit(resource.RLIMIT_NOFILE, (wanted if most == resource.RLIM_INFINITY else min(wanted, most), most))
-    Granian(
-        "strongroom",
-        address=config.host,
+    WebServer(
+        host=config.host,
         port=config.port,
-        interface=Interfaces.ASGI,
-        workers=config.processes,
-        backpressure=MAX_CONNECTIONS,
-        loop=Loops.uvloop,
-        websockets=False,
-        http1_settings=HTTP1Settings(header_read_timeout=10_000),
-        log_level=LogLevels.warning,
-        ssl_cert=certificate.chain,
-        ssl_key=certificate.key,
-        ssl_protocol_min=SSLProtocols.tls12,
-        respawn_failed_workers=True,
-        workers_kill_timeout=20,
+        processes=config.processes,
+        chain=certificate.chain,
+        key=certificate.key,
     ).serve(target_loader=partial(asgi, os.getpid()), wrap_loader=False)

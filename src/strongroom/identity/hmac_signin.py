@@ -29,7 +29,7 @@ from strongroom.identity.ip_lists import check_source
 from strongroom.identity.tokens import Issued, Tokens
 from strongroom.kernel.actors import Actor, ActorKind, system
 from strongroom.kernel.clock import sleep_until
-from strongroom.kernel.errors import Failure, Forbidden, StrongroomError, Unauthenticated, Unavailable
+from strongroom.kernel.errors import Broken, Failure, Forbidden, StrongroomError, Unauthenticated, Unavailable
 from strongroom.kernel.ids import ApiKeyId, parse_uuid
 from strongroom.kernel.networks import Address
 from strongroom.kernel.secret import Secret
@@ -121,7 +121,7 @@ async def _exchange(
             "select sealed, roles, expires_at from api_keys where public_key = %s and deleted_at is null",
             signed.public_key,
         )
-        if row is None or not _is_signature_of(private_key_of(op, signed.public_key, row[0]), signed):
+        if row is None or not _is_signature_of(_private_key(op, signed, row[0]), signed):
             raise _refused()
         # After the signature: a stranger isn't told that there is a list.
         await check_source(op, dataclasses.replace(op.actor, source=source))
@@ -169,6 +169,16 @@ def _parse(authorization: str, body: bytes) -> _Signed:
         text=f"{public_key}:{nonce}:{epoch}:{body_hash}",
         signature=decoded,
     )
+
+
+def _private_key(op: Operation, signed: _Signed, envelope: bytes) -> Secret[bytes]:
+    """The private half. One that doesn't open here lets nobody in: the row was altered, or it is another
+    installation's under our label. Somebody has to look at that, so it is told, but not to who knocks."""
+    try:
+        return private_key_of(op, signed.public_key, envelope)
+    except Broken as error:
+        log.exception("sign_in.key_broken", public_key=str(signed.public_key), code=error.code)
+        raise _refused() from error
 
 
 def _is_signature_of(private_key: Secret[bytes], signed: _Signed) -> bool:
@@ -228,7 +238,7 @@ async def _spend_nonce(op: Operation, signed: _Signed) -> None:
 async def _record_refusal(
     databases: Databases, entry: DirectoryEntry, signed: _Signed, error: StrongroomError, correlation_id: str
 ) -> None:
-    """The refusal stands also when it can't be recorded, because the database is away."""
+    """The refusal stands also when it can't be recorded, because the database is away or its keys are another's."""
     try:
         async with databases.operation(
             system("sign-in"),
@@ -239,8 +249,8 @@ async def _record_refusal(
         ) as op:
             op.actor = _actor(entry, signed.public_key)
             await record(op, "sign-in", "api-key", signed.public_key, outcome="refused", detail=error.code)
-    except Unavailable as away:
-        log.warning("sign_in.refusal_not_recorded", code=away.code, correlation_id=correlation_id)
+    except (Unavailable, Broken) as failed:
+        log.warning("sign_in.refusal_not_recorded", code=failed.code, correlation_id=correlation_id)
 
 
 def _actor(entry: DirectoryEntry, public_key: ApiKeyId) -> Actor:

@@ -11,9 +11,9 @@ Files go the same way: the file's exact bytes are kept with the attempts, so tha
 An app that can't be reached, or answers nothing time after time, rests for a while. What only it can carry stays READY;
 then one instruction goes ahead of the others.
 
-Only an approved tenant pays. While the customer's key is away their accounts can't be opened: instructions stay READY
-then, and attempts by file stay where they are; both go on when the key is back. What has been asked of rails before is
-found out about all the same.
+Only an approved tenant pays; what one that isn't any more had on its way to a file is withdrawn. While the customer's
+key is away their accounts can't be opened: instructions stay READY then, and attempts by file stay where they are; both
+go on when the key is back. What has been asked of rails before is found out about all the same.
 """
 
 from __future__ import annotations
@@ -50,9 +50,10 @@ from strongroom.kernel.ids import FileId, TenantId, new_uuid, new_uuid_bytes
 from strongroom.kernel.money import Money
 from strongroom.payments.approvals import expire
 from strongroom.payments.apps import find_installed_ids, get_settings
-from strongroom.payments.contents import InstructionContent, decode_instruction
+from strongroom.payments.contents import decode_instruction
 from strongroom.payments.instructions import TransactionContent, add_event
 from strongroom.payments.instruments import open_accounts
+from strongroom.payments.payment_files import LEASE, intend_files, mark_delivered, outcome_of, remittance_of, withdraw
 from strongroom.payments.routing import choose
 from strongroom.payments.schemes import find_published
 from strongroom.payments.transactions import NOT_SENT, apply_outcomes, reference_of, seal_content
@@ -75,8 +76,6 @@ ROUNDS: Final = 8
 """Most rounds under way at once, in one process; with CONCURRENCY, no more requests than `outbound` has connections."""
 ROUNDS_OF_TENANT: Final = 3
 """Most of them for one tenant, so that a slow payment holds up its own batch only."""
-LEASE: Final = timedelta(seconds=90)
-"""How long an attempt belongs to the process that wrote it."""
 ACT_WITHIN: Final = LEASE / 2
 """An attempt whose turn hasn't come by then is given back unsent: the rest of its lease outlasts any rail's answer."""
 RECORD_AGAIN: Final = 60
@@ -95,9 +94,6 @@ SILENCES: Final = 16
 """So many submissions in a row without an answer that says anything, and an app rests as well."""
 MAX_LEFT: Final = 20_000
 """Most instructions of a tenant that are remembered as waiting for an app that rests."""
-REMITTANCE_KEY: Final = "remittanceInformation"
-"""The metadata key whose value the customer reads on their statement; without it, the order's reference."""
-MAX_REMITTANCE: Final = 140
 KEY_UNAVAILABLE: Final = "KEY_UNAVAILABLE"
 """The code with which an envelope under the customer's own key isn't opened for now."""
 
@@ -288,9 +284,10 @@ class Dispatcher:
 
         async def intend(op: Operation) -> list[tuple[FileId, bytes]]:
             if not await _may_pay(op):
+                await withdraw(op, self._outbox / str(tenant))
                 return []
             with _parking(op), op.opening(Purpose.EXECUTION):
-                await _intend_files(op)
+                await intend_files(op)
             rows = await op.rows("select file_id, sealed from payment_files where status = 'INTENDED'")
             with _parking(op), op.opening(Purpose.EXECUTION):
                 return [
@@ -307,7 +304,7 @@ class Dispatcher:
                 log.exception("dispatch.file_not_written", path=str(path))
                 continue
             async with begin() as op:
-                await _delivered(op, file_id)
+                await mark_delivered(op, file_id)
             paths.append(path)
         return paths
 
@@ -345,7 +342,7 @@ async def _may_pay(op: Operation) -> bool:
 
 
 async def _intend(op: Operation, troubles: _Troubles) -> list[_Due]:
-    """First beat: claim what is due and write its attempts. What a file rail carries waits for `_intend_files`."""
+    """First beat: claim what is due and write its attempts. What a file rail carries waits for `intend_files`."""
     troubles.wake(op.now)
     rows = await op.rows(
         """
@@ -415,7 +412,7 @@ async def _intend(op: Operation, troubles: _Troubles) -> list[_Due]:
             money=money,
             counterparty=account,
             due_on=settled_by,
-            remittance=_remittance(content),
+            remittance=remittance_of(content),
             instruction=instruction_id.hex,
         )
         bank = banks.get(app_id)
@@ -501,91 +498,6 @@ async def _hold(op: Operation, order_id: UUID, instruction_id: UUID, reason: str
     await record(op, "instruction.hold", "instruction", instruction_id.hex, detail=reason)
 
 
-def _remittance(content: InstructionContent) -> str:
-    return (content.metadata.get(REMITTANCE_KEY) or content.order_ref)[:MAX_REMITTANCE]
-
-
-async def _intend_files(op: Operation) -> None:
-    """Put attempts of file rails that are in no file yet into files."""
-    rows = await op.rows(
-        """
-        select t.transaction_id, t.app_id, i.direction, i.currency, i.settled_by, i.financial_instrument_id,
-               i.instruction_id, i.sealed
-        from transactions t join instructions i using (tenant_id, order_id, instruction_id)
-        where t.status = 'INTENDED' and t.claimed_until is null and t.file_id is null
-        order by t.transaction_id limit %s for update of t skip locked
-        """,
-        pain001.MAX_TRANSACTIONS,
-    )
-    if not rows:
-        return
-    accounts = await open_accounts(op, {row[5].bytes for row in rows})
-    by_app: dict[str, list[Payment]] = {}
-    ids: dict[str, UUID] = {}
-    for transaction_id, app_id, direction, currency, settled_by, instrument_id, instruction_id, sealed in rows:
-        # A customer with a payment under way can't be forgotten, so the account is still there.
-        content = decode_instruction(op.cipher.open("instructions", "sealed", instruction_id.bytes, sealed))
-        reference = reference_of(transaction_id)
-        ids[reference] = transaction_id
-        by_app.setdefault(app_id, []).append(
-            Payment(
-                reference=reference,
-                direction=Direction(direction),
-                money=Money(content.minor, currency),
-                counterparty=accounts[instrument_id.bytes],
-                due_on=settled_by,
-                remittance=_remittance(content),
-            )
-        )
-    for app_id, payments in by_app.items():
-        bank = profile.parse(await get_settings(op, app_id))
-        for batches in pain001.split(payments, bank.rules, not_before=op.today):
-            await _keep_file(op, app_id, bank, batches, ids)
-
-
-async def _keep_file(
-    op: Operation,
-    app_id: str,
-    bank: profile.BankProfile,
-    batches: Sequence[pain001.Batch],
-    ids: Mapping[str, UUID],
-) -> None:
-    file_id = new_uuid()
-    content = pain001.write(bank.file(file_id.hex, op.now, tuple(batches)))
-    await op.run(
-        "insert into payment_files (tenant_id, file_id, app_id, status, sealed, created_at, updated_at) "
-        "values (%s, %s, %s, 'INTENDED', %s, %s, %s)",
-        op.tenant,
-        file_id,
-        app_id,
-        op.cipher.seal("payment_files", "sealed", file_id.bytes, content),
-        op.now,
-        op.now,
-    )
-    members = [ids[payment.reference] for batch in batches for payment in batch.payments]
-    await op.run(
-        "update transactions set file_id = %s, updated_at = %s where transaction_id = any(%s)", file_id, op.now, members
-    )
-    await record(op, "payment-file.create", "payment-file", file_id, detail=f"payments={len(members)}")
-
-
-async def _delivered(op: Operation, file_id: UUID) -> None:
-    """Third beat for a file; of several dispatchers that wrote it, one records it."""
-    first = await op.run(
-        "update payment_files set status = 'DELIVERED', updated_at = %s where file_id = %s and status = 'INTENDED'",
-        op.now,
-        file_id,
-    )
-    if not first:
-        return
-    await op.run(
-        "update transactions set status = 'PROCESSING', updated_at = %s where file_id = %s and status = 'INTENDED'",
-        op.now,
-        file_id,
-    )
-    await record(op, "payment-file.deliver", "payment-file", file_id)
-
-
 async def _claim_unresolved(op: Operation) -> list[tuple[UUID, str]]:
     """Attempts at providers to be asked about; those whose process died become UNCONFIRMED first.
 
@@ -597,11 +509,7 @@ async def _claim_unresolved(op: Operation) -> list[tuple[UUID, str]]:
         op.now,
         CLAIM,
     )
-    unknown = [
-        (row[0], Outcome(kind=OutcomeKind.UNCONFIRMED, reference=reference_of(row[0]), reason="PROCESS_DIED"))
-        for row in died
-    ]
-    await apply_outcomes(op, unknown)
+    await apply_outcomes(op, [outcome_of(row[0], OutcomeKind.UNCONFIRMED, "PROCESS_DIED") for row in died])
     rows = await op.rows(
         """
         update transactions

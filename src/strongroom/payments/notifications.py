@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from functools import partial
+from time import monotonic
 from typing import Final
 from uuid import UUID
+
+import structlog
 
 from strongroom.audit import record
 from strongroom.database import Databases, Operation, in_operation
 from strongroom.kernel.actors import system
-from strongroom.kernel.errors import Failure, NotFound
+from strongroom.kernel.clock import sleep_until
+from strongroom.kernel.errors import Failure, Forbidden, NotFound, Unauthenticated
 from strongroom.kernel.ids import TenantId
 from strongroom.payments.apps import get_settings
 from strongroom.payments.dispatch import ProviderFor
 from strongroom.payments.transactions import apply_outcome
-from strongroom.rails.contract import Outcome, OutcomeKind
+from strongroom.rails.contract import Outcome, OutcomeKind, Provider
 from strongroom.rails.marketplace import get_app
 
+log = structlog.get_logger(__name__)
+
 RECEIVER: Final = system("notifications")
+REFUSED_AFTER_S: Final = 0.25
+"""How long after it came a callback is refused: long enough to have found out, whatever had to be looked for."""
 _REFERENCE: Final = re.compile(r"[0-9a-f]{32}", re.ASCII)
 
 
@@ -31,22 +40,45 @@ class NotificationReceiver:
         self._providers = providers
 
     async def receive(
-        self, tenant: TenantId, app_id: str, headers: Mapping[str, str], body: bytes, correlation_id: str
+        self, tenant: TenantId | None, app_id: str, headers: Mapping[str, str], body: bytes, correlation_id: str
     ) -> int:
         """Record a callback's outcomes; returns how many changed something. Duplicates and late ones change nothing.
 
-        Raises errors.NotFound (`TENANT_NOT_FOUND`, `APP_NOT_INSTALLED`, `NOTIFICATION_NOT_EXPECTED`) and
-        errors.Unauthenticated (`NOTIFICATION_SIGNATURE_INVALID`).
+        `tenant` is None when what was sent can't be one's id. Raises errors.Unauthenticated
+        (`NOTIFICATION_SIGNATURE_INVALID`) whether the tenant, its app or the signature is wrong, after the same time:
+        who can't sign learns nothing of who is here and what they use. Raises errors.Unavailable when something needed
+        to tell is away, and what the app's connector raises for a genuine callback that says nothing.
         """
-        if get_app(app_id).is_file_rail:
-            raise NotFound(Failure("NOTIFICATION_NOT_EXPECTED", "This app sends no notifications."))
+        refuse_at = monotonic() + REFUSED_AFTER_S
         begin = partial(self._databases.operation, RECEIVER, tenant=tenant, correlation_id=correlation_id)
-        settings = await in_operation(begin, lambda op: get_settings(op, app_id))
-        outcomes = self._providers(tenant, app_id, settings).read_notification(headers, body)
+        try:
+            provider = await self._find_provider(tenant, app_id, begin)
+            outcomes = provider.read_notification(headers, body)
+        except (NotFound, Forbidden, Unauthenticated) as error:
+            log.info("notification.refused", code=error.code, tenant=str(tenant), correlation_id=correlation_id)
+            await sleep_until(refuse_at)
+            raise Unauthenticated(
+                Failure(
+                    "NOTIFICATION_SIGNATURE_INVALID",
+                    "There is no such tenant with such an app, or the signature is not its provider's, or it is older "
+                    "than five minutes.",
+                )
+            ) from None
         changed = 0
         for outcome in outcomes:
             changed += await in_operation(begin, partial(_apply, app_id, outcome))
         return changed
+
+    async def _find_provider(
+        self, tenant: TenantId | None, app_id: str, begin: Callable[[], AbstractAsyncContextManager[Operation]]
+    ) -> Provider:
+        """The provider behind the app. Raises errors.NotFound when there is none that calls back."""
+        if tenant is None:
+            raise NotFound(Failure("TENANT_NOT_FOUND", "There is no such tenant."))
+        if get_app(app_id).is_file_rail:
+            raise NotFound(Failure("NOTIFICATION_NOT_EXPECTED", "This app sends no notifications."))
+        settings = await in_operation(begin, lambda op: get_settings(op, app_id))
+        return self._providers(tenant, app_id, settings)
 
 
 async def _apply(app_id: str, outcome: Outcome, op: Operation) -> bool:

@@ -25,6 +25,7 @@ from strongroom.audit import record
 from strongroom.kernel.errors import (
     Failure,
     Forbidden,
+    Invalid,
     StrongroomError,
     TooLarge,
     Unauthenticated,
@@ -319,7 +320,7 @@ async def _read_body(receive: Receive) -> bytes:
     while more:
         message = await receive()
         if message["type"] == "http.disconnect":
-            raise Unavailable(Failure("CLIENT_GONE", "The connection was closed before the request was complete."))
+            raise Invalid(Failure("CLIENT_GONE", "The request broke off before it was complete."))
         part = message.get("body", b"")
         size += len(part)
         if size > MAX_BODY_BYTES:

@@ -13,6 +13,7 @@ from strongroom.reconciliation.breaks import (
     summarise,
 )
 from strongroom.reconciliation.inbox import ImportResult, import_inbox
+from strongroom.reconciliation.reading import ReportReader
 from strongroom.reconciliation.statements import (
     MAX_REPORT_BYTES,
     Imported,
@@ -36,6 +37,7 @@ __all__ = [
     "KeptStatement",
     "Missing",
     "Report",
+    "ReportReader",
     "get_statement",
     "import_inbox",
     "import_report",

@@ -11,6 +11,7 @@ The same report again changes nothing; one of the same name that says something 
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import re
 import zlib
@@ -280,10 +281,13 @@ async def _take(op: Operation, part: _Booked, file_id: UUID) -> Imported:
     """Match one statement or notification, and keep it, unless it was taken in before."""
     is_statement = isinstance(part, camt.Statement)
     kind = STATEMENT if is_statement else NOTIFICATION
-    identity, digest = _identity(kind, part), _digest(part)
+    identity, digest = _identity(kind, part), await asyncio.to_thread(_digest, part)
     if (seen := await _find_seen(op, identity, digest, part.id)) is not None:
         return seen
-    lines = match(part.entries, await find_knowledge(op, named(part.entries), with_seen=is_statement))
+    # Others wait for this process meanwhile: what takes seconds for a long report is done beside it.
+    names = await asyncio.to_thread(named, part.entries)
+    knowledge = await find_knowledge(op, names, with_seen=is_statement)
+    lines = await asyncio.to_thread(match, part.entries, knowledge)
     moved = sum(await apply_outcomes(op, _outcomes(lines)))
     statement_id = StatementId(new_uuid())
     content = _content(part, file_id, lines, moved)

@@ -32,13 +32,21 @@ def written(chosen: list[Payment], rules: Rules) -> bytes:
 
 
 @pytest.mark.parametrize("path", PAIN001_09.values(), ids=PAIN001_09.keys())
-@settings(max_examples=150)
+@settings(max_examples=50)
 @given(chosen=lists(exact | typed), rules=samples.rules() | samples.rules(sepa_characters=False))
 def test_files_follow_the_schemas_that_others_publish(path: Path, chosen: list[Payment], rules: Rules) -> None:
     judge(written(chosen, rules), path)
 
 
-@settings(max_examples=100)
+@pytest.mark.soak
+@pytest.mark.parametrize("path", PAIN001_09.values(), ids=PAIN001_09.keys())
+@settings(max_examples=2_000)
+@given(chosen=lists(exact | typed), rules=samples.rules() | samples.rules(sepa_characters=False))
+def test_many_files_follow_the_schemas_that_others_publish(path: Path, chosen: list[Payment], rules: Rules) -> None:
+    judge(written(chosen, rules), path)
+
+
+@settings(max_examples=40)
 @given(chosen=lists(exact), rules=samples.rules())
 def test_another_library_reads_what_we_meant(chosen: list[Payment], rules: Rules) -> None:
     document = XmlParser().from_bytes(written(chosen, rules), iso.Document)

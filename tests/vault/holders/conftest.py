@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -53,19 +56,46 @@ class Hsm:
         return Pkcs11Holder("hsm", module=MODULE, token=TOKEN, pin_file=self.pin_file, limit_s=limit_s)
 
 
-@pytest.fixture
-def hsm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hsm:
-    folder = tmp_path / "softhsm"
-    (folder / "tokens").mkdir(parents=True)
+def find_tokens(folder: Path, patch: pytest.MonkeyPatch) -> Hsm:
+    """Have SoftHSM2 look for its tokens in a folder, and whoever is started from now on."""
     settings = folder / "softhsm2.conf"
     settings.write_text(f"directories.tokendir = {folder / 'tokens'}\nobjectstore.backend = file\nlog.level = ERROR\n")
-    monkeypatch.setenv("SOFTHSM2_CONF", str(settings))
-    init = ["softhsm2-util", "--init-token", "--free", "--label", TOKEN, "--pin", PIN, "--so-pin", "110022"]
-    subprocess.run(init, check=True, capture_output=True, timeout=30)
+    patch.setenv("SOFTHSM2_CONF", str(settings))
+    return Hsm(folder, folder / "hsm.pin")
+
+
+@cache
+def blank_token() -> Path:
+    """A folder with a token that is ready and has nothing in it, to be copied; gone when this process ends."""
+    made = tempfile.TemporaryDirectory(prefix="strongroom-token-", ignore_cleanup_errors=True)
+    atexit.register(made.cleanup)
+    folder = Path(made.name)
+    (folder / "tokens").mkdir()
     pin_file = folder / "hsm.pin"
     pin_file.touch(0o600)
     pin_file.write_text(PIN + "\n")
-    return Hsm(folder, pin_file)
+    with pytest.MonkeyPatch.context() as patch:
+        find_tokens(folder, patch)
+        init = ["softhsm2-util", "--init-token", "--free", "--label", TOKEN, "--pin", PIN, "--so-pin", "110022"]
+        subprocess.run(init, check=True, capture_output=True, timeout=30)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def two_keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with the keys `one` and `two` in it."""
+    folder = tmp_path_factory.mktemp("token") / "softhsm"
+    shutil.copytree(blank_token(), folder)
+    with pytest.MonkeyPatch.context() as patch:
+        made = find_tokens(folder, patch)
+        for label in ("one", "two"):
+            made.admin("make", label)
+    return folder
+
+
+@pytest.fixture
+def hsm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hsm:
+    return find_tokens(Path(shutil.copytree(blank_token(), tmp_path / "softhsm")), monkeypatch)
 
 
 @dataclass
@@ -230,9 +260,10 @@ async def file_case(request: pytest.FixtureRequest) -> Case:
 
 
 async def pkcs11_case(request: pytest.FixtureRequest) -> Case:
-    hsm: Hsm = request.getfixturevalue("hsm")
-    for label in ("one", "two"):
-        hsm.admin("make", label)
+    kept: Path = request.getfixturevalue("two_keys")
+    folder = request.getfixturevalue("tmp_path") / "softhsm"
+    shutil.copytree(kept, folder)
+    hsm = find_tokens(folder, request.getfixturevalue("monkeypatch"))
     disable, enable, destroy = (later(hsm.admin, act) for act in ("forbid", "allow", "destroy"))
     return Case(hsm.holder(), "one", "two", "three", "a\nb", False, disable, enable, destroy)
 

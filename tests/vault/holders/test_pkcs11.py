@@ -56,7 +56,7 @@ async def reason_of(holder: Pkcs11Holder, label: str = "one") -> Reason:
     return refused.value.reason
 
 
-async def works(holder: Pkcs11Holder, within_s: float = 10.0) -> None:
+async def works(holder: Pkcs11Holder, within_s: float = 60.0) -> None:
     """Some time from now the holder wraps again."""
     deadline = time.monotonic() + within_s
     while True:
@@ -70,7 +70,7 @@ async def works(holder: Pkcs11Holder, within_s: float = 10.0) -> None:
 
 
 async def ended(process: psutil.Process) -> None:
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 30
     while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
         assert time.monotonic() < deadline
         await asyncio.sleep(0.05)

@@ -48,8 +48,11 @@ async def test_a_passphrase_protects_it(folder: Path) -> None:
     assert refused.value.code == "PASSPHRASE_WRONG"
 
 
-async def test_a_protected_file_has_the_documented_layout(folder: Path) -> None:
+async def test_a_protected_file_has_the_documented_layout(
+    folder: Path, shipped_cost: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Opened with nothing but hashlib's scrypt and the cipher library."""
+    monkeypatch.setattr(root, "LOG2_N", shipped_cost)
     wrapped = await holder(folder, PASSPHRASE).wrap(ROOT, Secret(KEY), b"context")
     file = json.loads((folder / "master.key").read_bytes())
     scrypt = file["scrypt"]

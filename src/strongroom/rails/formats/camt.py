@@ -11,17 +11,15 @@ undoes an earlier entry). What a bank leaves out stays empty or None; nothing is
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from datetime import date, datetime
 from typing import Final
-
-from lxml import etree
 
 from strongroom.kernel.errors import Failure, Invalid
 from strongroom.kernel.money import Money
 from strongroom.rails.contract import BankAccount
-from strongroom.rails.formats._xml import Kind, Reading, open_document, text
+from strongroom.rails.formats._xml import Element, Kind, Reading, Take, read_document, text
 
 _STATEMENT: Final = Kind(
     message="camt.053.001",
@@ -40,6 +38,7 @@ _NOTIFICATION: Final = Kind(
     size_code="NOTIFICATION_TOO_LARGE",
 )
 _IS_CREDIT: Final = {"CRDT": True, "DBIT": False}
+_REPORTS: Final = frozenset({"Stmt", "Ntfctn"})
 
 
 class EntryStatus(enum.StrEnum):
@@ -153,9 +152,9 @@ def read_statements(document: bytes) -> tuple[Statement, ...]:
     `STATEMENT_VERSION_NOT_SUPPORTED`, `STATEMENT_BALANCE_MISSING`, `STATEMENT_BALANCE_BROKEN`,
     `ENTRY_SUM_BROKEN`.
     """
-    opened = open_document(document, _STATEMENT)
-    reading = Reading(_STATEMENT)
-    body = reading.element(opened.root, "BkToCstmrStmt")
+    reading = _EntryReading(_STATEMENT)
+    root = read_document(document, _STATEMENT, reading.pieces)
+    body = reading.element(root, "BkToCstmrStmt")
     message_id = reading.text(reading.element(body, "GrpHdr"), "MsgId", limit=35)
     statements = tuple(_read_statement(reading, element, message_id) for element in body.iterfind("Stmt"))
     if not statements:
@@ -169,9 +168,9 @@ def read_notifications(document: bytes) -> tuple[Notification, ...]:
     Raises errors.TooLarge (`NOTIFICATION_TOO_LARGE`) and errors.Invalid: `NOTIFICATION_MALFORMED`,
     `NOTIFICATION_VERSION_NOT_SUPPORTED`, `ENTRY_SUM_BROKEN`.
     """
-    opened = open_document(document, _NOTIFICATION)
-    reading = Reading(_NOTIFICATION)
-    body = reading.element(opened.root, "BkToCstmrDbtCdtNtfctn")
+    reading = _EntryReading(_NOTIFICATION)
+    root = read_document(document, _NOTIFICATION, reading.pieces)
+    body = reading.element(root, "BkToCstmrDbtCdtNtfctn")
     message_id = reading.text(reading.element(body, "GrpHdr"), "MsgId", limit=35)
     notifications = tuple(
         Notification(
@@ -179,8 +178,8 @@ def read_notifications(document: bytes) -> tuple[Notification, ...]:
             id=reading.text(element, "Id", limit=35),
             sequence=_read_sequence(reading, element),
             created_at=_read_created_at(reading, element),
-            account=(account := _read_own_account(reading, element)),
-            entries=tuple(_read_entry(reading, entry, account) for entry in element.iterfind("Ntry")),
+            account=_read_own_account(reading, element),
+            entries=tuple(element.pieces),
             copy_indicator=text(element, "CpyDplctInd"),
         )
         for element in body.iterfind("Ntfctn")
@@ -190,19 +189,18 @@ def read_notifications(document: bytes) -> tuple[Notification, ...]:
     return notifications
 
 
-def _read_statement(reading: Reading, element: etree._Element, message_id: str) -> Statement:
+def _read_statement(reading: Reading, element: Element, message_id: str) -> Statement:
     identity = reading.text(element, "Id", limit=35)
-    account = _read_own_account(reading, element)
     balances = [_read_balance(reading, balance) for balance in element.iterfind("Bal")]
     statement = Statement(
         message_id=message_id,
         id=identity,
         sequence=_read_sequence(reading, element),
         created_at=_read_created_at(reading, element),
-        account=account,
+        account=_read_own_account(reading, element),
         opening=_choose(balances, ("OPBD", "PRCD"), identity, "opening (OPBD or PRCD)", first=True),
         closing=_choose(balances, ("CLBD",), identity, "closing (CLBD)", first=False),
-        entries=tuple(_read_entry(reading, entry, account) for entry in element.iterfind("Ntry")),
+        entries=tuple(element.pieces),
         copy_indicator=text(element, "CpyDplctInd"),
     )
     _check_balance(statement, element)
@@ -227,7 +225,7 @@ def _choose(balances: list[Balance], codes: tuple[str, ...], statement: str, wha
     return interim[0 if first else -1]
 
 
-def _check_balance(statement: Statement, element: etree._Element) -> None:
+def _check_balance(statement: Statement, element: Element) -> None:
     currency = statement.opening.money.currency
     booked = [entry for entry in statement.entries if entry.status is EntryStatus.BOOKED]
     if any(entry.money.currency != currency for entry in booked) or statement.closing.money.currency != currency:
@@ -249,7 +247,7 @@ def _check_balance(statement: Statement, element: etree._Element) -> None:
         )
 
 
-def _read_own_account(reading: Reading, element: etree._Element) -> BankAccount:
+def _read_own_account(reading: Reading, element: Element) -> BankAccount:
     account = reading.element(element, "Acct")
     iban = text(account, "Id/IBAN")
     return BankAccount(
@@ -261,15 +259,15 @@ def _read_own_account(reading: Reading, element: etree._Element) -> BankAccount:
     )
 
 
-def _read_sequence(reading: Reading, element: etree._Element) -> int | None:
+def _read_sequence(reading: Reading, element: Element) -> int | None:
     return reading.count(element, "ElctrncSeqNb") if text(element, "ElctrncSeqNb") else None
 
 
-def _read_created_at(reading: Reading, element: etree._Element) -> datetime | None:
+def _read_created_at(reading: Reading, element: Element) -> datetime | None:
     return reading.instant(element, "CreDtTm") if text(element, "CreDtTm") else None
 
 
-def _read_balance(reading: Reading, element: etree._Element) -> Balance:
+def _read_balance(reading: Reading, element: Element) -> Balance:
     money = reading.money(element, "Amt")
     is_credit = reading.one_of(element, _IS_CREDIT, "CdtDbtInd")
     return Balance(
@@ -279,29 +277,49 @@ def _read_balance(reading: Reading, element: etree._Element) -> Balance:
     )
 
 
-def _read_entry(reading: Reading, element: etree._Element, account: BankAccount) -> Entry:
+class _EntryReading(Reading):
+    """Reads entries and their transactions as they come: the standard puts what concerns all of them before them."""
+
+    __slots__ = ("_account", "_report")
+
+    def __init__(self, kind: Kind) -> None:
+        super().__init__(kind)
+        self._report: Element | None = None
+        self._account = BankAccount(holder="")
+
+    @property
+    def pieces(self) -> Mapping[str, Take]:
+        """What is read as it comes."""
+        return {"Ntry": self._take_entry, "TxDtls": self._take_detail}
+
+    def _take_entry(self, element: Element) -> Entry | None:
+        if element.parent is None or element.parent.tag not in _REPORTS:
+            return None
+        return _read_entry(self, element)
+
+    def _take_detail(self, element: Element) -> EntryDetail | None:
+        entry = element.parent and element.parent.parent
+        if entry is None or entry.tag != "Ntry" or entry.parent is None or entry.parent.tag not in _REPORTS:
+            return None
+        if entry.parent is not self._report:
+            self._report, self._account = entry.parent, _read_own_account(self, entry.parent)
+        is_credit = self.one_of(entry, _IS_CREDIT, "CdtDbtInd")
+        is_reversal = self.flag(entry, "RvslInd") or False
+        return _read_detail(self, element, self._account, is_credit=is_credit, is_reversal=is_reversal)
+
+
+def _read_entry(reading: Reading, element: Element) -> Entry:
     status = reading.text(element, "Sts/Cd", "Sts")
     if status not in set(EntryStatus):
         raise reading.kind.malformed(f"the status of an entry must be one of {', '.join(EntryStatus)}", element)
     money = reading.money(element, "Amt")
-    is_credit = reading.one_of(element, _IS_CREDIT, "CdtDbtInd")
-    is_reversal = reading.flag(element, "RvslInd") or False
-    transactions = element.findall("NtryDtls/TxDtls")
-    details = tuple(
-        _read_detail(
-            reading,
-            found,
-            account,
-            is_credit=is_credit,
-            is_reversal=is_reversal,
-            alone=money if len(transactions) == 1 else None,
-        )
-        for found in transactions
-    )
+    details: tuple[EntryDetail, ...] = tuple(found for part in element.iterfind("NtryDtls") for found in part.pieces)
+    if len(details) == 1 and details[0].money is None:
+        details = (replace(details[0], money=money),)
     entry = Entry(
         money=money,
-        is_credit=is_credit,
-        is_reversal=is_reversal,
+        is_credit=reading.one_of(element, _IS_CREDIT, "CdtDbtInd"),
+        is_reversal=reading.flag(element, "RvslInd") or False,
         status=EntryStatus(status),
         booked_on=reading.day(element, "BookgDt/Dt", "BookgDt/DtTm") if element.find("BookgDt") is not None else None,
         value_on=reading.day(element, "ValDt/Dt", "ValDt/DtTm") if element.find("ValDt") is not None else None,
@@ -347,18 +365,17 @@ def _check_details(entry: Entry) -> None:
 
 def _read_detail(
     reading: Reading,
-    element: etree._Element,
+    element: Element,
     account: BankAccount,
     *,
     is_credit: bool,
     is_reversal: bool,
-    alone: Money | None,
 ) -> EntryDetail:
     own = reading.one_of(element, _IS_CREDIT, "CdtDbtInd") if text(element, "CdtDbtInd") else is_credit
-    unstructured = [found for part in element.iterfind("RmtInf/Ustrd") if (found := (part.text or "").strip())]
+    unstructured = [found for part in element.iterfind("RmtInf/Ustrd") if (found := part.text.strip())]
     is_return = element.find("RtrInf") is not None
     return EntryDetail(
-        money=_read_detail_money(reading, element) or alone,
+        money=_read_detail_money(reading, element),
         is_credit=own,
         end_to_end_id=text(element, "Refs/EndToEndId"),
         message_id=text(element, "Refs/MsgId"),
@@ -372,14 +389,14 @@ def _read_detail(
     )
 
 
-def _read_detail_money(reading: Reading, element: etree._Element) -> Money | None:
+def _read_detail_money(reading: Reading, element: Element) -> Money | None:
     for path in ("Amt", "AmtDtls/TxAmt/Amt", "AmtDtls/InstdAmt/Amt"):
         if element.find(path) is not None:
             return reading.money(element, path)
     return None
 
 
-def _read_counterparty(element: etree._Element, account: BankAccount, *, is_creditor: bool) -> BankAccount:
+def _read_counterparty(element: Element, account: BankAccount, *, is_creditor: bool) -> BankAccount:
     """The other side. Parties keep their roles when a payment comes back, so our own account decides if it is named."""
     parties = [_read_party(element, "Dbtr"), _read_party(element, "Cdtr")]
     if account.iban:
@@ -389,7 +406,7 @@ def _read_counterparty(element: etree._Element, account: BankAccount, *, is_cred
     return parties[1 if is_creditor else 0]
 
 
-def _read_party(element: etree._Element, role: str) -> BankAccount:
+def _read_party(element: Element, role: str) -> BankAccount:
     party, agent = f"RltdPties/{role}", f"RltdAgts/{role}Agt/FinInstnId"
     return BankAccount(
         holder=text(element, f"{party}/Pty/Nm", f"{party}/Nm", f"{party}/Agt/FinInstnId/Nm"),
@@ -400,6 +417,6 @@ def _read_party(element: etree._Element, role: str) -> BankAccount:
     )
 
 
-def _read_code(element: etree._Element) -> str:
+def _read_code(element: Element) -> str:
     parts: Iterator[str] = (text(element, f"BkTxCd/Domn/{path}") for path in ("Cd", "Fmly/Cd", "Fmly/SubFmlyCd"))
     return "/".join(part for part in parts if part) or text(element, "BkTxCd/Prtry/Cd")

@@ -29,7 +29,7 @@ from strongroom.kernel.errors import Failure, Invalid
 from strongroom.kernel.money import COUNTRIES, Money
 from strongroom.rails.contract import Address, BankAccount, Direction, Payment
 from strongroom.rails.formats import accounts
-from strongroom.rails.formats._xml import Kind, Reading, open_document, text
+from strongroom.rails.formats._xml import Element, Kind, Reading, read_document, text
 from strongroom.rails.formats.text import is_reference, line, says_something
 from strongroom.rails.formats.writing import Writer
 
@@ -219,11 +219,11 @@ def read(document: bytes) -> InitiatedFile:
     `PAYMENT_FILE_VERSION_NOT_SUPPORTED`, and `PAYMENT_FILE_COUNT_WRONG` or `PAYMENT_FILE_CONTROL_SUM_WRONG` when the
     file or a batch doesn't hold what its own header says.
     """
-    opened = open_document(document, _KIND)
-    reading = Reading(_KIND)
-    initiation = reading.element(opened.root, "CstmrCdtTrfInitn")
+    reading = _PaymentReading(_KIND)
+    root = read_document(document, _KIND, {"CdtTrfTxInf": reading.take_payment, "PmtInf": reading.take_batch})
+    initiation = reading.element(root, "CstmrCdtTrfInitn")
     header = reading.element(initiation, "GrpHdr")
-    batches = tuple(_read_batch(reading, element) for element in initiation.iterfind("PmtInf"))
+    batches: tuple[InitiatedBatch, ...] = tuple(initiation.pieces)
     if not batches:
         raise _KIND.malformed("it holds no payments (PmtInf)", initiation)
     file = InitiatedFile(
@@ -432,53 +432,88 @@ def _two_lines(rest: str) -> tuple[str, str]:
 # Reading
 
 
-def _read_batch(reading: Reading, element: etree._Element) -> InitiatedBatch:
-    identity = reading.text(element, "PmtInfId", limit=35)
-    method = reading.text(element, "PmtMtd")
-    if method != "TRF":
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _BatchHead:
+    """What holds for all payments of a batch."""
+
+    id: str
+    execution_on: date
+    debtor: BankAccount
+
+
+class _PaymentReading(Reading):
+    """Reads payments as they come: the standard puts what concerns a whole batch before them."""
+
+    __slots__ = ("_batch", "_head")
+
+    def __init__(self, kind: Kind) -> None:
+        super().__init__(kind)
+        self._batch: Element | None = None
+        self._head: _BatchHead | None = None
+
+    def take_payment(self, element: Element) -> InitiatedPayment | None:
+        """The payment, if it stands in a batch."""
+        if element.parent is None or element.parent.tag != "PmtInf":
+            return None
+        if self._head is None or element.parent is not self._batch:
+            self._batch, self._head = element.parent, _read_head(self, element.parent)
+        return _read_payment(self, element, self._head)
+
+    def take_batch(self, element: Element) -> InitiatedBatch | None:
+        """The batch with its payments, if it stands where batches do."""
+        if element.parent is None or element.parent.tag != "CstmrCdtTrfInitn":
+            return None
+        return _read_batch(self, element)
+
+
+def _read_head(reading: Reading, element: Element) -> _BatchHead:
+    if reading.text(element, "PmtMtd") != "TRF":
         raise _KIND.malformed("only credit transfers are read (PmtMtd must be TRF)", element)
-    execution_on = reading.day(element, "ReqdExctnDt/Dt", "ReqdExctnDt/DtTm", "ReqdExctnDt")
     debtor, _ = _read_account(reading, element, "Dbtr")
-    payments = tuple(
-        _read_payment(reading, transfer, batch=identity, debtor=debtor, execution_on=execution_on)
-        for transfer in element.iterfind("CdtTrfTxInf")
+    return _BatchHead(
+        id=reading.text(element, "PmtInfId", limit=35),
+        execution_on=reading.day(element, "ReqdExctnDt/Dt", "ReqdExctnDt/DtTm", "ReqdExctnDt"),
+        debtor=debtor,
     )
+
+
+def _read_batch(reading: Reading, element: Element) -> InitiatedBatch:
+    head = _read_head(reading, element)
+    payments: tuple[InitiatedPayment, ...] = tuple(element.pieces)
     if not payments:
         raise _KIND.malformed("a batch holds no payments (CdtTrfTxInf)", element)
     _check_control(reading, element, payments)
     return InitiatedBatch(
-        id=identity,
-        execution_on=execution_on,
-        debtor=debtor,
+        id=head.id,
+        execution_on=head.execution_on,
+        debtor=head.debtor,
         batch_booking=reading.flag(element, "BtchBookg"),
         payments=payments,
     )
 
 
-def _read_payment(
-    reading: Reading, element: etree._Element, *, batch: str, debtor: BankAccount, execution_on: date
-) -> InitiatedPayment:
+def _read_payment(reading: Reading, element: Element, batch: _BatchHead) -> InitiatedPayment:
     if element.find("Amt/InstdAmt") is None and element.find("Amt/EqvtAmt") is not None:
         raise _KIND.malformed("amounts in another account's currency (EqvtAmt) are not read", element)
     money = reading.money(element, "Amt/InstdAmt")
     if money.minor == 0:
         raise _KIND.malformed("an instructed amount is zero", element)
     creditor, address_lines = _read_account(reading, element, "Cdtr")
-    unstructured = [found for part in element.iterfind("RmtInf/Ustrd") if (found := (part.text or "").strip())]
+    unstructured = [found for part in element.iterfind("RmtInf/Ustrd") if (found := part.text.strip())]
     return InitiatedPayment(
-        batch_id=batch,
+        batch_id=batch.id,
         instruction_id=reading.optional(element, "PmtId/InstrId", limit=35),
         end_to_end_id=reading.text(element, "PmtId/EndToEndId", limit=35),
-        debtor=debtor,
+        debtor=batch.debtor,
         creditor=creditor,
         money=money,
-        execution_on=execution_on,
+        execution_on=batch.execution_on,
         remittance=" ".join(unstructured) or text(element, "RmtInf/Strd/CdtrRefInf/Ref"),
         address_lines=address_lines,
     )
 
 
-def _read_account(reading: Reading, element: etree._Element, party: str) -> tuple[BankAccount, tuple[str, ...]]:
+def _read_account(reading: Reading, element: Element, party: str) -> tuple[BankAccount, tuple[str, ...]]:
     account = BankAccount(
         holder=reading.text(element, f"{party}/Nm", limit=140),
         iban=text(element, f"{party}Acct/Id/IBAN"),
@@ -489,13 +524,11 @@ def _read_account(reading: Reading, element: etree._Element, party: str) -> tupl
     )
     if not account.iban and not account.number:
         raise _KIND.malformed(f"{party}Acct has neither an IBAN nor another account number", element)
-    lines = tuple(
-        found for part in element.iterfind(f"{party}/PstlAdr/AdrLine") if (found := (part.text or "").strip())
-    )
+    lines = tuple(found for part in element.iterfind(f"{party}/PstlAdr/AdrLine") if (found := part.text.strip()))
     return account, lines
 
 
-def _read_address(element: etree._Element, path: str) -> Address | None:
+def _read_address(element: Element, path: str) -> Address | None:
     address = Address(
         country=text(element, f"{path}Ctry"),
         street=text(element, f"{path}StrtNm"),
@@ -507,7 +540,7 @@ def _read_address(element: etree._Element, path: str) -> Address | None:
     return address if address.country or _says_more_than_country(address) else None
 
 
-def _check_control(reading: Reading, element: etree._Element, payments: Sequence[InitiatedPayment]) -> None:
+def _check_control(reading: Reading, element: Element, payments: Sequence[InitiatedPayment]) -> None:
     """Compare `NbOfTxs` and `CtrlSum`, where they are given, with what there is."""
     if text(element, "NbOfTxs") and (said := reading.count(element, "NbOfTxs")) != len(payments):
         raise Invalid(

@@ -13,15 +13,14 @@ from __future__ import annotations
 
 import enum
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from typing import Final
 
-from lxml import etree
-
 from strongroom.kernel.errors import Failure, Invalid
-from strongroom.rails.formats._xml import Kind, Reading, open_document, text
+from strongroom.rails.formats._xml import Element, Kind, Reading, Take, read_document, text
 
 REJECTED: Final = frozenset({"RJCT", "CANC"})
 """Statuses after which no money moves: rejected, and cancelled before execution."""
@@ -149,9 +148,13 @@ def read(document: bytes) -> StatusReport:
     Raises errors.TooLarge (`STATUS_REPORT_TOO_LARGE`) and errors.Invalid: `STATUS_REPORT_MALFORMED`,
     `STATUS_REPORT_VERSION_NOT_SUPPORTED`, `STATUS_REPORT_CONTRADICTORY`.
     """
-    opened = open_document(document, _KIND)
     reading = Reading(_KIND)
-    body = reading.element(opened.root, "CstmrPmtStsRpt")
+    pieces: dict[str, Take] = {
+        "TxInfAndSts": partial(_take_transaction, reading),
+        "OrgnlPmtInfAndSts": partial(_take_batch, reading),
+    }
+    root = read_document(document, _KIND, pieces)
+    body = reading.element(root, "CstmrPmtStsRpt")
     header = reading.element(body, "GrpHdr")
     original = reading.element(body, "OrgnlGrpInfAndSts")
     report = StatusReport(
@@ -161,7 +164,7 @@ def read(document: bytes) -> StatusReport:
         original_message_name=text(original, "OrgnlMsgNmId"),
         status=_read_status(original, "GrpSts"),
         reasons=_read_reasons(reading, original),
-        batches=_merged(_read_batch(reading, element) for element in body.iterfind("OrgnlPmtInfAndSts")),
+        batches=_merged(body.pieces),
     )
     if not any(_statuses(report)):
         raise _KIND.malformed("it gives no status on any level", body)
@@ -169,58 +172,65 @@ def read(document: bytes) -> StatusReport:
     return report
 
 
-def _read_batch(reading: Reading, element: etree._Element) -> BatchStatus:
+def _take_batch(reading: Reading, element: Element) -> BatchStatus | None:
+    if element.parent is None or element.parent.tag != "CstmrPmtStsRpt":
+        return None
     return BatchStatus(
         id=reading.text(element, "OrgnlPmtInfId", limit=35),
         status=_read_status(element, "PmtInfSts"),
         reasons=_read_reasons(reading, element),
-        transactions=tuple(
-            TransactionStatus(
-                end_to_end_id=reading.text(transaction, "OrgnlEndToEndId", limit=35),
-                instruction_id=text(transaction, "OrgnlInstrId"),
-                status=_read_status(transaction, "TxSts"),
-                reasons=_read_reasons(reading, transaction),
-                bank_reference=text(transaction, "AcctSvcrRef"),
-            )
-            for transaction in element.iterfind("TxInfAndSts")
-        ),
+        transactions=tuple(element.pieces),
+    )
+
+
+def _take_transaction(reading: Reading, element: Element) -> TransactionStatus | None:
+    if element.parent is None or element.parent.tag != "OrgnlPmtInfAndSts":
+        return None
+    return TransactionStatus(
+        end_to_end_id=reading.text(element, "OrgnlEndToEndId", limit=35),
+        instruction_id=text(element, "OrgnlInstrId"),
+        status=_read_status(element, "TxSts"),
+        reasons=_read_reasons(reading, element),
+        bank_reference=text(element, "AcctSvcrRef"),
     )
 
 
 def _merged(parts: Iterable[BatchStatus]) -> tuple[BatchStatus, ...]:
     """Batches in which each id is there once: a bank may speak of one batch in several places."""
-    batches: dict[str, BatchStatus] = {}
+    batches: dict[str, list[BatchStatus]] = {}
     for part in parts:
-        known = batches.get(part.id, part)
-        if known is part:
-            batches[part.id] = part
-            continue
-        if known.status and part.status and known.status != part.status:
-            raise _contradiction("it gives two different statuses for one batch")
-        batches[part.id] = replace(
-            known,
-            status=known.status or part.status,
-            reasons=known.reasons or part.reasons,
-            transactions=known.transactions + part.transactions,
-        )
-    return tuple(batches.values())
+        batches.setdefault(part.id, []).append(part)
+    return tuple(same[0] if len(same) == 1 else _merge(same) for same in batches.values())
 
 
-def _read_status(element: etree._Element, path: str) -> str:
+def _merge(parts: Sequence[BatchStatus]) -> BatchStatus:
+    """One batch of what is said about it in several places."""
+    statuses = list(dict.fromkeys(part.status for part in parts if part.status))
+    if len(statuses) > 1:
+        raise _contradiction("it gives two different statuses for one batch")
+    return BatchStatus(
+        id=parts[0].id,
+        status=statuses[0] if statuses else "",
+        reasons=next((part.reasons for part in parts if part.reasons), ()),
+        transactions=tuple(transaction for part in parts for transaction in part.transactions),
+    )
+
+
+def _read_status(element: Element, path: str) -> str:
     status = text(element, path)
     if status and not _STATUS.fullmatch(status):
         raise _KIND.malformed(f"{path} is not a status code of four capital letters", element)
     return status
 
 
-def _read_reasons(reading: Reading, element: etree._Element) -> tuple[Reason, ...]:
+def _read_reasons(reading: Reading, element: Element) -> tuple[Reason, ...]:
     return tuple(
         Reason(
             code=reading.text(information, "Rsn/Cd", "Rsn/Prtry", limit=35)
             if information.find("Rsn") is not None
             else "",
             is_proprietary=bool(text(information, "Rsn/Prtry")),
-            details=tuple(found for part in information.iterfind("AddtlInf") if (found := (part.text or "").strip())),
+            details=tuple(found for part in information.iterfind("AddtlInf") if (found := part.text.strip())),
         )
         for information in element.iterfind("StsRsnInf")
     )

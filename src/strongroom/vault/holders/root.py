@@ -37,8 +37,9 @@ MIN_PASSPHRASE: Final = 12
 """Characters. A passphrase guards against whoever finds the file, who may guess for as long as they like."""
 MAX_VERSIONS: Final = 100
 _SALT_BYTES: Final = 16
-_LOG2_N, _R, _P = 17, 8, 1
-_LOG2_N_RANGE: Final = range(14, 21)
+LOG2_N: Final = 17
+_R, _P = 8, 1
+LOG2_N_RANGE: Final = range(14, 21)
 """What is accepted from a file: at least what 2009 thought right, at most 1 GiB (with r = 8)."""
 
 
@@ -278,12 +279,12 @@ def _protect(passphrase: Secret[str] | None) -> tuple[_Scrypt, Secret[bytes]] | 
                 {"least": MIN_PASSPHRASE},
             )
         )
-    scrypt = _Scrypt(_LOG2_N, _R, _P, os.urandom(_SALT_BYTES))
+    scrypt = _Scrypt(LOG2_N, _R, _P, os.urandom(_SALT_BYTES))
     return scrypt, _scrypt(scrypt, passphrase)
 
 
 def _derive(scrypt: _Scrypt, passphrase: Secret[str], path: Path) -> Secret[bytes]:
-    if scrypt.log2_n not in _LOG2_N_RANGE or scrypt.r != _R or scrypt.p != _P:
+    if scrypt.log2_n not in LOG2_N_RANGE or scrypt.r != _R or scrypt.p != _P:
         raise _files.broken(path, "it asks for scrypt parameters that are not used here")
     return _scrypt(scrypt, passphrase)
 
