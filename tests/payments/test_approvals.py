@@ -7,6 +7,7 @@ from datetime import timedelta
 import pytest
 
 from strongroom.database import Operation
+from strongroom.kernel.actors import Actor
 from strongroom.kernel.clock import ManualClock
 from strongroom.kernel.errors import Conflict
 from strongroom.payments.approval_rules import Rule, create_rule
@@ -15,11 +16,10 @@ from tests.fixtures.platform import Client
 from tests.payments.paying import Payer
 
 
-async def approve(payer: Payer, named: str, approver: Client) -> None:
+async def approve(payer: Payer, named: str, approver: Actor) -> None:
     """Somebody else's word, as of the payer's process."""
     order_ref, _, ref = named.partition("/")
-    actor = payer.app.tokens.read(approver.token)
-    async with payer.app.databases.operation(actor, account=payer.account, tenant=payer.tenant) as op:
+    async with payer.app.databases.operation(approver, account=payer.account, tenant=payer.tenant) as op:
         await decide(op, order_ref, ref, "APPROVE")
 
 
@@ -32,8 +32,9 @@ async def test_only_what_is_approved_in_time_is_sent(payer: Payer, tenant: Clien
         await make_rule(op)
     [approved] = await payer.instruct("approved")
     [waits] = await payer.instruct("waits")
-    approver = await tenant.new_key("tenant-approval")
-    await approver.sign_in()
+    other = await tenant.new_key("tenant-approval")
+    await other.sign_in()
+    approver = payer.app.tokens.read(other.token)
     await approve(payer, approved, approver)
     async with payer.rail() as rail:
         dispatcher = payer.dispatcher(rail)
