@@ -243,17 +243,16 @@ class Application:
     surface: Surface
     portals: Portals
 
-    async def __call__(
+    def __call__(
         self,
         scope: Message,
         receive: Callable[[], Awaitable[Message]],
         send: Callable[[Message], Awaitable[None]],
-    ) -> None:
-        """Serve one connection scope (ASGI 3)."""
-        if scope["type"] == "http" and scope["path"].startswith(PORTALS_PATH):
-            await self.portals(scope, receive, send)
-        else:
-            await self.surface(scope, receive, send)
+    ) -> Awaitable[None]:
+        """Serve one request (ASGI 3, scope type `http`)."""
+        if scope["path"].startswith(PORTALS_PATH):
+            return self.portals(scope, receive, send)
+        return self.surface(scope, receive, send)
 
 
 class App:

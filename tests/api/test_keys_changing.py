@@ -11,16 +11,17 @@ import httpx
 import psycopg
 import pytest
 
-from strongroom.assembly import App
+from strongroom.assembly import SPLITS, App
 from strongroom.database.databases import url_of
 from strongroom.kernel.actors import operator
 from strongroom.kernel.errors import Broken
+from strongroom.payments.instruments import add_many
 from strongroom.payments.orders import get_order
-from strongroom.vault import Layer, Scope, ScopeCipher
+from strongroom.vault import Layer, Scope, ScopeCipher, Work, part_persons
 from strongroom.vault.envelopes import HEADER_BYTES, version_of
 from tests.api.paying import ORDERS, instruction, make_order, order
 from tests.fixtures.platform import Client, Platform
-from tests.payments.world import World
+from tests.payments.world import World, bank_account
 
 T = TypeVar("T")
 
@@ -56,7 +57,9 @@ async def test_orders_go_on_when_the_data_key_is_rotated(app: App, tenant: Clien
         assert (await tenant.get(f"{ORDERS}/{ref}")).json()["orderRef"] == ref
 
 
-async def while_resealed(platform: Platform, world: World, table: str, key: str, act: Callable[[], Awaitable[T]]) -> T:
+async def while_resealed(
+    platform: Platform, world: World, table: str, key: str, act: Callable[[], Awaitable[T]], *, column: str = "sealed"
+) -> T:
     """What something gives that begins, waits for a table, and finds its rows sealed by a key it hasn't got.
 
     The key is another process's, made in between; that table alone is sealed again under it.
@@ -71,13 +74,15 @@ async def while_resealed(platform: Platform, world: World, table: str, key: str,
             async with other.app.operation(operator(), tenant=world.tenant) as op:
                 newest = op.cipher
         assert isinstance(newest, ScopeCipher)
-        rows = admin.execute(f"select {key}, sealed from {table} where tenant_id = %s", (world.tenant,)).fetchall()  # noqa: S608  # a test's own names
+        owner = "scope_id" if table == "idempotency_keys" else "tenant_id"
+        rows = admin.execute(f"select {key}, {column} from {table} where {owner} = %s", (world.tenant,)).fetchall()  # noqa: S608  # a test's own names
         assert rows
         for row_id, envelope in rows:
-            sealed = newest.reseal(table, "sealed", row_id.bytes, envelope)
+            bound = row_id if isinstance(row_id, bytes) else row_id.bytes
+            sealed = newest.reseal(table, column, bound, envelope)
             assert sealed is not None
             assert version_of(sealed) > version_of(envelope)
-            admin.execute(f"update {table} set sealed = %s where {key} = %s", (sealed, row_id))  # noqa: S608  # as before
+            admin.execute(f"update {table} set {column} = %s where {key} = %s", (sealed, row_id))  # noqa: S608  # as before
         admin.commit()
         return await asyncio.wait_for(acting, timeout=20)
 
@@ -110,6 +115,45 @@ async def test_a_bulk_upload_ends_whose_job_a_newer_key_sealed(app: App, tenant:
 async def test_signing_in_goes_on_with_a_key_sealed_anew(app: App, tenant: Client, platform: Platform) -> None:
     answer = await while_resealed(platform, World.of(app, tenant), "api_keys", "public_key", tenant.sign_in)
     assert answer.status_code == 201
+
+
+async def test_a_repeated_request_about_keys_finds_its_answer_sealed_anew(
+    app: App, tenant: Client, platform: Platform
+) -> None:
+    async def ask() -> httpx.Response:
+        path = "/v1/tenant/encryption-keys/customer/test"
+        return await tenant.post(path, headers={"Idempotency-Key": "again"})
+
+    first = await ask()
+    assert first.status_code == 200, first.text
+    again = await while_resealed(platform, World.of(app, tenant), "idempotency_keys", "key_hash", ask)
+    assert (again.status_code, again.json()) == (200, first.json())
+    assert again.headers["idempotency-replayed"] == "true"
+
+
+async def test_work_on_every_row_goes_on_with_one_sealed_anew(app: App, tenant: Client, platform: Platform) -> None:
+    """The worker's batch that meets it is begun again with the keys that there are now."""
+    world = World.of(app, tenant)
+    async with world.operation() as op:
+        await add_many(op, [("C-1", bank_account())])
+    scope = Scope(account=world.account, tenant=world.tenant)
+    await app.key_desk.tend(scope, SPLITS)
+    async with world.operation() as op:
+        reopened = (
+            "update key_work set state = 'RUNNING', position_table = '', position = '' where kind = 'part-persons'"
+        )
+        assert await op.run(reopened) == 1
+    done: list[Work] = []
+    parted = await while_resealed(
+        platform,
+        world,
+        "financial_instruments",
+        "financial_instrument_id",
+        lambda: part_persons(app.databases, scope, done.append),
+        column="sensitive",
+    )
+    assert parted == 0
+    assert done[-1].is_done
 
 
 async def test_an_altered_version_is_broken_and_not_for_ever_young(app: App, tenant: Client) -> None:

@@ -21,11 +21,12 @@ class Ledger:
         self.refused: dict[int, StrongroomError] = {}
         self.gate = asyncio.Event()
         self.gate.set()
+        self.takes_s = 0.0
 
     async def write(self, group: str, numbers: Sequence[int]) -> Sequence[int | StrongroomError]:
         self.tried.append(list(numbers))
         await self.gate.wait()
-        await asyncio.sleep(0)
+        await asyncio.sleep(self.takes_s)
         for number in numbers:
             if number in self.poison:
                 raise self.poison[number]
@@ -58,6 +59,44 @@ async def test_what_comes_together_is_written_together(ledger: Ledger, coalescer
     ledger.gate.set()
     assert await asyncio.gather(first, *rest) == [number * 10 for number in range(8)]
     assert ledger.committed == [("a", [0]), ("a", [1, 2, 3, 4]), ("a", [5, 6, 7])]
+
+
+async def test_callers_who_come_back_are_waited_for(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(coalescing, "LONGEST_GATHERING_S", 10)
+    ledger.takes_s = 0.1
+    coalescer: Coalescer[str, int, int] = Coalescer(ledger.write)
+    answers = 0
+
+    async def client(number: int) -> None:
+        nonlocal answers
+        for _ in range(4):
+            await coalescer.submit("a", number)
+            answers += 1
+            await asyncio.sleep(0)  # its next request is on its way for a moment
+
+    ledger.gate.clear()
+    clients = [asyncio.create_task(client(0))]
+    await asyncio.sleep(0.01)
+    clients += [asyncio.create_task(client(number)) for number in (1, 2, 3)]
+    await asyncio.sleep(0.05)
+    ledger.gate.set()
+    await asyncio.gather(*clients)
+    sizes = [len(numbers) for _, numbers in ledger.committed]
+    assert answers == 16
+    assert sizes[:4] == [1, 4, 4, 4], "the first was alone; after it they keep together"
+
+
+async def test_who_does_not_come_back_is_not_waited_for_long(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(coalescing, "LONGEST_GATHERING_S", 0.02)
+    coalescer: Coalescer[str, int, int] = Coalescer(ledger.write)
+    ledger.gate.clear()
+    first = [asyncio.create_task(coalescer.submit("a", number)) for number in (0, 1)]
+    await asyncio.sleep(0.05)
+    late = asyncio.create_task(coalescer.submit("a", 2))
+    await asyncio.sleep(0)
+    ledger.gate.set()
+    assert await asyncio.wait_for(asyncio.gather(*first, late), timeout=20) == [0, 10, 20]
+    assert ledger.committed == [("a", [0, 1]), ("a", [2])]
 
 
 async def test_groups_go_side_by_side(ledger: Ledger, coalescer: Coalescer[str, int, int]) -> None:

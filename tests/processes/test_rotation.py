@@ -11,8 +11,10 @@ from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
 from uuid import UUID
 
+import psutil
 import pytest
 
 from strongroom.assembly import App
@@ -105,6 +107,17 @@ async def killed_in_the_middle(server: Server, payer: Payer, after: int) -> list
     return said
 
 
+def memory(server: Server) -> str:
+    """The most resident memory (VmHWM of proc_pid_status(5)) of the process that rotates, and of the server's
+    largest."""
+    peaks = []
+    for process in (psutil.Process(), *server.family()):
+        for line in Path(f"/proc/{process.pid}/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                peaks.append(int(line.split()[1]) / 1024)
+    return f"{peaks[0]:.0f} MiB here, {max(peaks[1:]):.0f} MiB in the server's largest process"
+
+
 async def versions(app: App, payer: Payer) -> Counter[int]:
     """Versions of the data keys of the platform's layer that the tenant's fields (a sample) are under."""
     async with app.operation(system("test"), tenant=payer.tenant) as op:
@@ -149,7 +162,7 @@ async def test_five_thousand_fields_under_load_killed_in_the_middle(server: Serv
 async def test_a_million_fields(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
     work, took_s, told = await reencrypt(server, fields=1_000_000)
     with capsys.disabled():
-        sys.stdout.write(f"\n{work.done:,} fields, {took_s:.0f} s after the kill; {told}\n")
+        sys.stdout.write(f"\n{work.done:,} fields, {took_s:.0f} s after the kill; {told}; {memory(server)}\n")
     assert "503" not in " ".join(told.statuses)
 
 
@@ -205,7 +218,7 @@ async def test_data_keys_of_fifty_tenants_under_load(server: Server) -> None:
 async def test_a_hundred_thousand_data_keys(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
     rate = await rewrap(server, data_keys=100_000)
     with capsys.disabled():
-        sys.stdout.write(f"\n{rate:,.0f} data keys rewrapped a second\n")
+        sys.stdout.write(f"\n{rate:,.0f} data keys rewrapped a second; {memory(server)}\n")
 
 
 if os.geteuid() == 0:  # nobody else may mount a small disk

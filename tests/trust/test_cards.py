@@ -19,7 +19,11 @@ from strongroom.trust.verdicts import CannotTell
 from tests.fixtures.platform import Server, public_folder
 from tests.vault.cards.numbers import MASTERCARD, VISA
 
-HOLDER = "import sys; kept = sys.stdin.readline(); print('ready', flush=True); sys.stdin.read()"
+HOLDER = (
+    "import resource, sys; resource.setrlimit(resource.RLIMIT_CORE, (1, 1)); kept = sys.stdin.readline(); "
+    "print('ready', flush=True); sys.stdin.read()"
+)
+"""Keeps a line in memory, and may leave a core file."""
 
 
 @pytest.fixture(scope="module")
@@ -70,9 +74,11 @@ async def test_planted_numbers_are_red_and_their_absence_is_green(served: tuple[
                 "insert into card_keys values (gen_random_uuid(), 'seal', 1, 'x', now() - interval '366 days')"
             )
         processes = bench.processes
-        leaky = dataclasses.replace(bench, processes=lambda: [*processes(), holder])
+        leaky = dataclasses.replace(bench, processes=lambda: [*processes(), holder], card_processes=lambda: [])
         figure = await check_cards(leaky)
     masked, other = "41111111****1111", "55555555****4444"
+    assert f"process {holder} may leave a core file: its RLIMIT_CORE is not 0" in figure.breaches
+    assert "no process of the card vault was found" in figure.breaches
     assert "strongroom_app may connect to strongroom_cards" in figure.breaches
     assert "1 keys of the card vault are used beyond their year: rotate them" in figure.breaches
     for breach in (

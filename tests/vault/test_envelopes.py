@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import hmac
 import os
+import weakref
 from uuid import UUID
 
 import pytest
@@ -15,7 +17,7 @@ from hypothesis import strategies as st
 from strongroom.database import KeysChanged, Purpose
 from strongroom.kernel.errors import Broken, StrongroomError, Unavailable
 from strongroom.kernel.secret import Secret
-from strongroom.vault import Layer, LayerCipher, ScopeCipher
+from strongroom.vault import Layer, LayerCipher, ScopeCipher, envelopes
 from strongroom.vault.envelopes import HEADER_BYTES, NONCE_BYTES, context_of, derive, version_of
 from strongroom.vault.holders.contract import Reason
 from strongroom.vault.keyring import NoCipher
@@ -45,10 +47,17 @@ class Held:
 
 
 class Known(dict[int, Secret[bytes]]):
-    """Persons' secrets that are there."""
+    """Persons' secrets that are there, and how many were opened."""
 
-    def find(self, person: int) -> Secret[bytes] | None:
-        return self.get(person)
+    opened = 0
+
+    def read(self, person: int) -> bytes | None:
+        secret = self.get(person)
+        return None if secret is None else secret.reveal()
+
+    def open(self, person: int, kept: bytes) -> Secret[bytes]:
+        self.opened += 1
+        return self[person]
 
 
 SECRETS = Known({PERSON: Secret(b"p" * 32), 8: Secret(b"q" * 32)})
@@ -271,6 +280,39 @@ def test_without_a_person_s_secret_nothing_of_theirs_opens_and_others_do() -> No
             attempt()
         assert refused.value.code == "KEY_UNAVAILABLE"
         assert refused.value.failures[0].values["reason"] == "GONE"
+
+
+def test_what_is_at_hand_for_a_person_falls_at_once_with_their_secret() -> None:
+    secrets = Known({PERSON: SECRETS[PERSON]})
+    used = cipher(secrets=secrets)
+    envelope = used.seal(*PERSONAL, b"x")
+    assert used.open(*PERSONAL, envelope) == b"x"
+    del secrets[PERSON]
+    with pytest.raises(Unavailable) as refused:
+        used.open(*PERSONAL, envelope)
+    assert refused.value.failures[0].values["reason"] == "GONE"
+    secrets[PERSON] = SECRETS[8]
+    with pytest.raises(Broken):
+        used.open(*PERSONAL, envelope)
+    secrets[PERSON] = SECRETS[PERSON]
+    assert used.open(*PERSONAL, envelope) == b"x"
+
+
+def test_what_is_at_hand_for_persons_is_bounded_and_ends_with_the_layer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(envelopes, "MAX_PERSONS", 2)
+    secrets = Known({person: Secret(bytes([person]) * 32) for person in range(3)})
+    inner = layer(Layer.CUSTOMER, 1)
+    for person, opened in ((0, 1), (0, 1), (1, 2), (0, 2), (2, 3), (1, 3), (0, 4)):
+        assert inner.for_person(1, person, secrets) is not None
+        assert secrets.opened == opened
+    kept = weakref.ref(inner.for_person(1, 0, secrets))
+    gc.disable()
+    try:
+        assert kept() is not None
+        del inner
+        assert kept() is None
+    finally:
+        gc.enable()
 
 
 def test_neither_another_person_s_secret_nor_another_s_data_key_opens_it() -> None:

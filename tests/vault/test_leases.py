@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from uuid import UUID
 
 import pytest
@@ -62,6 +64,33 @@ async def test_a_lease_is_kept_while_it_is_used_and_ends_when_it_isn_t() -> None
     await asyncio.sleep(0.3)
     assert opener.asked == asked
     await lease.close()
+
+
+@pytest.mark.parametrize("way", ["renewed", "disabled", "ended"])
+async def test_no_cipher_outlives_its_lease_nor_what_is_kept_with_it(way: str) -> None:
+    """Nothing else refers to it, so what was derived for persons goes with it; without waiting for the collector."""
+    disabled: list[Reason] = []
+
+    async def opener() -> LayerCipher:
+        if disabled:
+            raise KeyUnavailable("hsm", disabled[0])
+        return LayerCipher(UUID(int=1), Layer.CUSTOMER, {1: Secret(b"k" * 32)})
+
+    lease = Lease(opener, holder="hsm", newest=1)
+    await lease.renew()
+    kept = weakref.ref(lease.cipher())
+    gc.disable()
+    try:
+        assert kept() is not None
+        if way == "ended":
+            await lease.close()
+        else:
+            disabled += [Reason.DISABLED] if way == "disabled" else []
+            await lease.renew()
+        assert kept() is None
+    finally:
+        gc.enable()
+        await lease.close()
 
 
 async def test_many_at_once_ask_once() -> None:

@@ -139,11 +139,11 @@ async def test_it_is_forgotten_through_the_api_and_at_once_everywhere(near: Plat
         cipher = late.cipher
         assert isinstance(cipher, ScopeCipher)
         assert cipher.persons is not None
-        assert cipher.persons.find(ending) is not None
+        assert cipher.persons.read(ending) is not None
         assert (await client.delete("/v1/customer-vault/C-1")).status_code == 202
         # An operation that had begun before finds it gone as well.
-        assert cipher.persons.find(ending) is None
-        assert cipher.persons.find(staying) is not None
+        assert cipher.persons.read(ending) is None
+        assert cipher.persons.read(staying) is not None
     assert (await client.delete("/v1/customer-vault/C-1")).status_code == 202
     assert [subject for _, subject, _ in await world.actions("person-key.destroy")] == [str(ending)]
 
@@ -384,8 +384,9 @@ async def test_a_tenant_s_keys_are_in_its_region_alone(near: Platform) -> None:
             [[person]] = await op.rows("select person from customers")
             assert isinstance(op.cipher, ScopeCipher)
             assert op.cipher.persons is not None
-            secret = op.cipher.persons.find(person)
-        assert secret is not None
+            kept = op.cipher.persons.read(person)
+            assert kept is not None
+            secret = op.cipher.persons.open(person, kept)
         assert len(wrapped) == 5  # the platform's scope key, and four data keys
         sought = [key.hex().encode() for key in (*wrapped, secret.reveal())] + [name.encode() for name in references]
         keys_dir = near.app.config.keys_dir

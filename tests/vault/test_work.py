@@ -224,6 +224,25 @@ async def test_it_goes_on_where_it_stopped(owner: Owner, elsewhere: Elsewhere, m
     await all_is_well(owner, instruments)
 
 
+@pytest.mark.parametrize("spoil", ["substr(wrapped, 1, 40)", "''", "set_byte(wrapped, 20, get_byte(wrapped, 20) # 1)"])
+async def test_a_wrapped_key_that_was_cut_or_altered_stops_a_rotation_and_nothing_is_lost(
+    owner: Owner, spoil: str
+) -> None:
+    instrument = await owner.put_account()
+    await owner.desk.rotate_scope_key(owner.first, owner.scope, Layer.CUSTOMER)
+    async with owner.operation() as op:
+        [[whole]] = await op.rows("select wrapped from data_keys where layer = 'customer'")
+        await op.run(f"update data_keys set wrapped = {spoil} where layer = 'customer'")  # noqa: S608  # of the test
+    with pytest.raises(Broken) as refused:
+        await owner.desk.tend(owner.scope, SPLITS)
+    assert refused.value.code == "DATA_KEY_BROKEN"
+    async with owner.operation() as op:
+        await op.run("update data_keys set wrapped = %s where layer = 'customer'", whole)
+    assert (await owner.finish()).done == 1
+    assert await owner.states("customer") == [(1, "RETIRING", "kept"), (2, "ACTIVE", "kept")]
+    assert await owner.iban(instrument) == IBAN
+
+
 async def test_a_row_that_does_not_open_stops_it_and_nothing_is_lost(owner: Owner) -> None:
     instruments = await furnish(owner)
     first = "order_id = (select order_id from orders order by order_id limit 1)"

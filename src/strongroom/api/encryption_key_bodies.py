@@ -8,7 +8,7 @@ import msgspec
 
 from strongroom.api.customer_vault import Link, SelfLink
 from strongroom.api.routing import wire_name
-from strongroom.vault import DataKey, ScopeKey, Source, Work
+from strongroom.vault import DataKey, ScopeKey, Source, Work, is_over
 
 
 class DestructionBody(msgspec.Struct, rename=wire_name):
@@ -23,7 +23,8 @@ class ScopeKeyBody(msgspec.Struct, rename=wire_name):
     """A version of a scope key: it wraps the data keys of its layer.
 
     `source` is kept (made and kept here), imported (brought, and kept here) or held (used in `holder`, where it is
-    called `reference`). `expiresOn` is the end of its cryptoperiod, by when it should be rotated.
+    called `reference`). `expiresOn` is the end of its cryptoperiod. A kept key is then rotated without being asked; one
+    that is imported or held only its owner can replace, and `rotationDue` says that it is time.
     """
 
     links: SelfLink
@@ -191,7 +192,7 @@ def scope_key_body(base: str, key: ScopeKey, now: datetime) -> ScopeKeyBody:
         created_on=key.created_at,
         changed_on=key.changed_at,
         expires_on=key.expires_at,
-        rotation_due=key.state == "ACTIVE" and key.expires_at <= now,
+        rotation_due=is_over(key, now),
         destruction=destruction,
     )
 
@@ -206,7 +207,7 @@ def data_key_body(key: DataKey, now: datetime) -> DataKeyBody:
         scope_key_version=key.scope_key_version,
         created_on=key.created_at,
         expires_on=key.expires_at,
-        rotation_due=key.state == "ACTIVE" and key.expires_at is not None and key.expires_at <= now,
+        rotation_due=is_over(key, now),
     )
 
 

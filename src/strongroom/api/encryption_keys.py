@@ -11,7 +11,8 @@ import binascii
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from datetime import datetime
+from typing import Any, Final, TypeVar
 
 from strongroom.access import Permission
 from strongroom.api import idempotency
@@ -39,12 +40,13 @@ from strongroom.api.encryption_key_bodies import (
 from strongroom.api.named_tenant import find_named_tenant
 from strongroom.api.reading import Collector, Object, read_object
 from strongroom.api.routing import Access, Call, CallHandler, Reply, Route
-from strongroom.database import Operation
+from strongroom.database import Operation, in_operation
 from strongroom.kernel.errors import Conflict, Failure, NotFound
 from strongroom.kernel.ids import parse_uuid
 from strongroom.vault import (
     ImportDesk,
     KeyDesk,
+    Keys,
     Layer,
     Scope,
     Work,
@@ -56,6 +58,7 @@ from strongroom.vault import (
 )
 from strongroom.vault.holders import WrappingAlgorithm
 
+T = TypeVar("T")
 MAX_NAME: Final = 32
 MAX_REFERENCE: Final = 512
 MAX_WRAPPED: Final = 2_000
@@ -91,6 +94,10 @@ class _Place:
             correlation_id=self.call.correlation_id,
         )
 
+    async def in_operation(self, act: Callable[[Operation], Awaitable[T]]) -> T:
+        """What `act` gives in such an operation; see `database.in_operation`."""
+        return await in_operation(self.operation, act)
+
     def link(self, *parts: object) -> Link:
         return link(self.base, *parts)
 
@@ -102,10 +109,11 @@ _Handler = Callable[[_Place], Awaitable[Reply]]
 
 
 async def _list(place: _Place) -> Reply:
-    async with place.operation() as op:
-        keys = await list_keys(op)
-        running = next((work for work in await list_rotations(op) if not work.is_done), None)
-        now = op.now
+    async def look(op: Operation) -> tuple[Keys, Sequence[Work], datetime]:
+        return await list_keys(op), await list_rotations(op), op.now
+
+    keys, rotations, now = await place.in_operation(look)
+    running = next((work for work in rotations if not work.is_done), None)
     scope_keys = [scope_key_body(place.base, key, now) for key in keys.scope_keys]
     data_keys = [data_key_body(key, now) for key in keys.data_keys]
     rotation = None if running is None else place.rotation(running)
@@ -120,9 +128,12 @@ async def _get(place: _Place) -> Reply:
     version = path.get("version")
     if path["layer"] not in _LAYERS or (version is not None and not _is_version(version)):
         raise _no_key()
-    async with place.operation() as op:
+
+    async def look(op: Operation) -> ScopeKeyBody:
         key = await get_scope_key(op, Layer(path["layer"]), None if version is None else int(version))
-        return Reply(200, scope_key_body(place.base, key, op.now))
+        return scope_key_body(place.base, key, op.now)
+
+    return Reply(200, await place.in_operation(look))
 
 
 async def _list_holders(place: _Place) -> Reply:
@@ -132,20 +143,21 @@ async def _list_holders(place: _Place) -> Reply:
 
 
 async def _list_rotations(place: _Place) -> Reply:
-    async with place.operation() as op:
-        rotations = [place.rotation(work) for work in await list_rotations(op)]
+    rotations = [place.rotation(work) for work in await place.in_operation(list_rotations)]
     return Reply(200, RotationsBody(SelfLink(place.link("rotations")), rotations))
 
 
 async def _get_rotation(place: _Place) -> Reply:
-    async with place.operation() as op:
+    async def look(op: Operation) -> RotationBody:
         work = await get_rotation(op, parse_uuid(place.call.path["rotationId"]))
         total = None
         if not work.is_done and work.kind == "re-encrypt":
             total = sum((await count_sealed(op, Layer.PLATFORM)).values())
         elif not work.is_done and work.kind == "rewrap":
             total = sum(key.layer is work.layer for key in (await list_keys(op)).data_keys)
-    return Reply(200, place.rotation(work, total))
+        return place.rotation(work, total)
+
+    return Reply(200, await place.in_operation(look))
 
 
 async def _rotate(place: _Place) -> Reply:
@@ -163,8 +175,7 @@ async def _rotate(place: _Place) -> Reply:
 
 
 async def _stop_rotation(place: _Place) -> Reply:
-    async with place.operation() as op:
-        work = await get_rotation(op, parse_uuid(place.call.path["rotationId"]))
+    work = await place.in_operation(lambda op: get_rotation(op, parse_uuid(place.call.path["rotationId"])))
     if not work.is_done:
         work = await place.desk.stop_rotation(place.call.actor, place.scope)
     return Reply(200, place.rotation(work))
@@ -207,8 +218,7 @@ async def _finish_import(place: _Place) -> Reply:
 
 
 async def _test(place: _Place) -> Reply:
-    async with place.operation() as op:
-        holder = (await get_scope_key(op, Layer.CUSTOMER)).holder
+    holder = (await place.in_operation(lambda op: get_scope_key(op, Layer.CUSTOMER))).holder
     tested = await place.desk.test(place.call.actor, place.scope)
     body = TestedBody(
         holder=holder,
@@ -247,8 +257,10 @@ async def _cancel_destroying(place: _Place) -> Reply:
 
 
 async def _customers_key(place: _Place, status: int = 200) -> Reply:
-    async with place.operation() as op:
-        return Reply(status, scope_key_body(place.base, await get_scope_key(op, Layer.CUSTOMER), op.now))
+    async def look(op: Operation) -> ScopeKeyBody:
+        return scope_key_body(place.base, await get_scope_key(op, Layer.CUSTOMER), op.now)
+
+    return Reply(status, await place.in_operation(look))
 
 
 async def _confirm_version(place: _Place) -> None:
@@ -260,8 +272,7 @@ async def _confirm_version(place: _Place) -> None:
     elif type(version) is not int:
         found.add("VERSION_IS_INVALID", "{field} must be a whole number.", field="version")
     found.check()
-    async with place.operation() as op:
-        key = await get_scope_key(op, Layer.CUSTOMER)
+    key = await place.in_operation(lambda op: get_scope_key(op, Layer.CUSTOMER))
     if key.version != version:
         raise Conflict(
             Failure(

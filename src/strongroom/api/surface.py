@@ -7,6 +7,7 @@ of a request listed together, in field order, with its own code.
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from functools import lru_cache
@@ -21,6 +22,7 @@ from starlette.routing import Router
 
 from strongroom.access import require_held, with_own_roles
 from strongroom.api import idempotency, problems
+from strongroom.api.patience import Patience
 from strongroom.api.routing import MAX_BODY_BYTES, Access, Call, Reply, Route
 from strongroom.api.services import Services
 from strongroom.api.source import SourceReader
@@ -70,6 +72,7 @@ class Surface:
     def __init__(self, services: Services, routes: Sequence[Route]) -> None:
         self._services = services
         self._sources = SourceReader(services.config.trusted_proxies)
+        self._patience = Patience()
         self._refusals: Coalescer[Actor, Entry, None] = Coalescer(self._record_refusals)
         paths: dict[str, dict[str, Route]] = {}
         for route in routes:
@@ -84,10 +87,8 @@ class Surface:
             default=self._refuse,
         )
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one connection scope."""
-        if scope["type"] != "http":
-            return
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        """Serve one request (ASGI 3, scope type `http`)."""
         path = scope["path"]
         if len(path) > 1 and path[-1] == "/":
             scope["path"] = path[:-1]
@@ -95,10 +96,9 @@ class Surface:
             scope["path"] = "/v1" + scope["path"][3:]
         endpoint = self._fixed.get(scope["path"])
         if endpoint is None or scope["method"] not in endpoint.methods:
-            await self._router(scope, receive, send)
-        else:
-            scope["path_params"] = {}
-            await endpoint(scope, receive, send)
+            return self._router(scope, receive, send)
+        scope["path_params"] = {}
+        return endpoint(scope, receive, send)
 
     async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
         endpoint = self._fixed.get(scope["path"])
@@ -152,11 +152,11 @@ class Surface:
         if route.method in _CHANGING:
             _check_encoding(call)
         if route.streams:
-            call.chunks = _chunks(receive)
+            call.chunks = _chunks(receive, self._patience)
         else:
             if route.method in _CHANGING:
                 _check_media(call)
-            call.body = await _read_body(receive)
+            call.body = await _read_body(receive, self._patience)
         if route.call is not None:
             return await route.call(call)
         handler = route.operation
@@ -223,15 +223,17 @@ class _Endpoint:
         self.methods = methods
         self._allow = ", ".join(sorted(methods)).encode()
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         route = self.methods.get(scope["method"])
         if route is None:
-            failure = Failure("METHOD_NOT_ALLOWED", "This path doesn't answer this method; see the Allow header.")
-            correlation_id = _correlation_id(dict(scope["headers"]))
-            extra = ((b"allow", self._allow),)
-            await _send_failures(send, scope, [failure], 405, correlation_id=correlation_id, extra=extra)
-            return
-        await self._surface.serve(route, scope, receive, send)
+            return self._refuse(scope, send)
+        return self._surface.serve(route, scope, receive, send)
+
+    async def _refuse(self, scope: Scope, send: Send) -> None:
+        failure = Failure("METHOD_NOT_ALLOWED", "This path doesn't answer this method; see the Allow header.")
+        correlation_id = _correlation_id(dict(scope["headers"]))
+        extra = ((b"allow", self._allow),)
+        await _send_failures(send, scope, [failure], 405, correlation_id=correlation_id, extra=extra)
 
 
 class _Path(StarletteRoute):
@@ -314,6 +316,8 @@ def _check_single(headers: Sequence[tuple[bytes, bytes]]) -> None:
 
 
 def _check_encoding(call: Call) -> None:
+    if b"content-encoding" not in call.headers:
+        return
     encoding = call.header("content-encoding").strip().lower()
     if encoding not in {"", "identity"}:
         raise UnsupportedMedia(
@@ -326,52 +330,56 @@ def _check_encoding(call: Call) -> None:
 
 
 def _check_media(call: Call) -> None:
-    media = call.header("content-type").partition(";")[0].strip().lower()
-    if media not in _READ_AS_JSON:
+    header = call.headers.get(b"content-type", b"")
+    if not _is_read_as_json(header):
+        media = _media_of(header)
         raise UnsupportedMedia(
             Failure("MEDIA_TYPE_NOT_SUPPORTED", "Send JSON (application/json), not {media}.", {"media": media[:100]})
         )
 
 
-async def _read_body(receive: Receive) -> bytes:
-    parts: list[bytes] = []
-    size, more = 0, True
-    until = asyncio.get_running_loop().time() + BODY_WITHIN_S
-    while more:
-        message = await _next_part(receive, until)
-        if message["type"] == "http.disconnect":
-            raise _gone()
-        part = message.get("body", b"")
-        size += len(part)
-        if size > MAX_BODY_BYTES:
-            raise _too_large()
+@lru_cache(maxsize=256)
+def _is_read_as_json(content_type: bytes) -> bool:
+    return _media_of(content_type) in _READ_AS_JSON
+
+
+def _media_of(content_type: bytes) -> str:
+    return content_type.decode("latin-1").partition(";")[0].strip().lower()
+
+
+async def _read_body(receive: Receive, patience: Patience) -> bytes:
+    until_s = asyncio.get_running_loop().time() + BODY_WITHIN_S
+    body, more = await _next_part(receive, patience, until_s)
+    if not more and len(body) <= MAX_BODY_BYTES:
+        return body
+    parts, size = [body], len(body)
+    while more and size <= MAX_BODY_BYTES:
+        part, more = await _next_part(receive, patience, until_s)
         parts.append(part)
-        more = bool(message.get("more_body"))
-    return parts[0] if len(parts) == 1 else b"".join(parts)
+        size += len(part)
+    if size > MAX_BODY_BYTES:
+        raise _too_large()
+    return b"".join(parts)
 
 
-def _chunks(receive: Receive) -> Callable[[], Awaitable[bytes | None]]:
+def _chunks(receive: Receive, patience: Patience) -> Callable[[], Awaitable[bytes | None]]:
     more = True
 
     async def next_chunk() -> bytes | None:
         nonlocal more
         if not more:
             return None
-        message = await _next_part(receive)
-        if message["type"] == "http.disconnect":
-            raise _gone()
-        more = bool(message.get("more_body"))
-        return bytes(message.get("body", b""))
+        part, more = await _next_part(receive, patience)
+        return part
 
     return next_chunk
 
 
-async def _next_part(receive: Receive, until: float | None = None) -> MutableMapping[str, Any]:
-    """The next part of a body, if it comes in time. `until` is by the event loop's clock, in seconds."""
-    latest = asyncio.get_running_loop().time() + STALLED_AFTER_S
+async def _next_part(receive: Receive, patience: Patience, until_s: float = math.inf) -> tuple[bytes, bool]:
+    """The next part of a body, if it comes in time, and whether there is more. `until_s` is by the loop's clock."""
+    latest_s = asyncio.get_running_loop().time() + STALLED_AFTER_S
     try:
-        async with asyncio.timeout_at(latest if until is None else min(latest, until)):
-            return await receive()
+        message = await patience.wait(receive(), min(latest_s, until_s))
     except TimeoutError:
         raise Invalid(
             Failure(
@@ -381,6 +389,9 @@ async def _next_part(receive: Receive, until: float | None = None) -> MutableMap
                 {"pause": int(STALLED_AFTER_S), "whole": int(BODY_WITHIN_S)},
             )
         ) from None
+    if message["type"] == "http.disconnect":
+        raise _gone()
+    return message.get("body", b""), bool(message.get("more_body"))
 
 
 def _gone() -> Invalid:

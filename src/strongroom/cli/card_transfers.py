@@ -14,7 +14,7 @@ from uuid import UUID
 import typer
 
 from strongroom.cli.key_running import bar, plan, print_data, tell
-from strongroom.cli.settings import AsJson, DataDir, EnvironmentOption, config_for
+from strongroom.cli.settings import AsJson, DataDir, EnvironmentOption, Yes, config_for
 from strongroom.kernel.config import Environment
 
 if TYPE_CHECKING:
@@ -33,7 +33,6 @@ KeyFile = Annotated[
 ]
 Asked = Annotated[UUID | None, typer.Option("--transfer", help="A transfer that was asked for and approved.")]
 TransferId = Annotated[UUID, typer.Argument(help="The transfer.")]
-Yes = Annotated[bool, typer.Option("--yes", help="Do it. Otherwise it is only said what would happen.")]
 
 
 def receiver_key(

@@ -17,7 +17,7 @@ import typer
 
 from strongroom.cli import card_transfers
 from strongroom.cli.key_running import Advance, bar, console, now, plan, print_data, tell
-from strongroom.cli.settings import AsJson, DataDir, EnvironmentOption, config_for
+from strongroom.cli.settings import AsJson, DataDir, EnvironmentOption, NoPassphrase, PassphraseFile, Yes, config_for
 from strongroom.kernel.config import Environment
 
 if TYPE_CHECKING:
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Tenant = Annotated[UUID, typer.Option("--tenant", help="Whose cards.")]
 OneTenant = Annotated[UUID | None, typer.Option("--tenant", help="Of one tenant only. [default: all]")]
-Yes = Annotated[bool, typer.Option("--yes", help="Do it. Otherwise it is only said what would happen.")]
 app = typer.Typer(help="Look after the card vault.", no_args_is_help=True)
 keys = typer.Typer(help="The keys that cards are sealed and fingerprinted under.", no_args_is_help=True)
 root = typer.Typer(help="The card vault's root key.", no_args_is_help=True)
@@ -273,34 +272,25 @@ def end_root(
 @root.command("passphrase")
 def passphrase(
     *,
-    file: Annotated[
-        Path | None, typer.Option("--file", help="A file (0600) with the new passphrase; asked for otherwise.")
-    ] = None,
-    remove: Annotated[bool, typer.Option("--remove", help="Leave the root key without one.")] = False,
+    file: PassphraseFile = None,
+    remove: NoPassphrase = False,
     yes: Yes = False,
     as_json: AsJson = False,
     data_dir: DataDir = None,
     environment: EnvironmentOption = Environment.SANDBOX,
 ) -> None:
     """Put the card vault's root key under another passphrase, which `strongroom serve` needs from the next start on."""
-    from strongroom.kernel.errors import Failure, Invalid
-    from strongroom.kernel.secret import Secret
-    from strongroom.vault.holders import CARD_VAULT, find_passphrase
+    from strongroom.cli.passphrase import new_passphrase, refuse_both
+    from strongroom.vault.holders import CARD_VAULT
 
-    if remove and file is not None:
-        raise Invalid(Failure("PASSPHRASE_NOT_CLEAR", "Give --file or --remove, not both."))
+    refuse_both(file, remove=remove)
 
     async def act(vault: CardOperator) -> None:
         if not yes:
             said = "The root key is left in clear" if remove else "The root key is encrypted under the new passphrase"
             plan(f"{said}; what it wraps stays as it is.", as_json=as_json, remove=remove)
             return
-        new: Secret[str] | None = None
-        if file is not None:
-            new = find_passphrase({CARD_VAULT.file_variable: str(file)}, CARD_VAULT)
-        elif not remove:
-            asked = "New passphrase of the card vault's root key"
-            new = Secret(typer.prompt(asked, hide_input=True, confirmation_prompt=True, err=True))
+        new = new_passphrase(file, CARD_VAULT, remove=remove)
         await vault.change_passphrase(new)
         said = f"Changed. Start `strongroom serve` again, with it in {CARD_VAULT.file_variable} or typed when asked."
         tell(as_json, {"protected": new is not None}, "Changed." if new is None else said)

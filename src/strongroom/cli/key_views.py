@@ -110,7 +110,7 @@ def overview_table(rows: Sequence[tuple[Scope, Keys, Work | None]], now: datetim
             f"{key.layer.value}, {key.source.value} in {key.holder}",
             str(key.version),
             key.state.value,
-            _day(key.expires_at, now),
+            _rotate_by(key, now),
             _destruction(key) or ("" if work is None else f"{work.kind}, {work.done} done"),
         )
     return table
@@ -127,7 +127,7 @@ def scope_keys_table(keys: Sequence[ScopeKey], now: datetime) -> Table:
             key.state.value,
             key.source.value,
             held,
-            _day(key.expires_at, now) if key.state == "ACTIVE" else "",
+            _rotate_by(key, now),
             _destruction(key),
         )
     return table
@@ -138,8 +138,7 @@ def data_keys_table(keys: Sequence[DataKey], now: datetime) -> Table:
     table = _table("Data key", "Purpose", "Version", "State", "Wrapped by", "Rotate by")
     for key in keys:
         wrapped_by = "the root key" if key.scope_key_version is None else f"version {key.scope_key_version}"
-        due = _day(key.expires_at, now) if key.expires_at is not None and key.state == "ACTIVE" else ""
-        table.add_row(key.layer.value, key.purpose, str(key.version), key.state.value, wrapped_by, due)
+        table.add_row(key.layer.value, key.purpose, str(key.version), key.state.value, wrapped_by, _rotate_by(key, now))
     return table
 
 
@@ -172,8 +171,17 @@ def _table(*columns: str) -> Table:
     return table
 
 
-def _day(at: datetime, now: datetime) -> str:
-    return f"{at:%Y-%m-%d}" if at > now else f"[red]{at:%Y-%m-%d} (due)[/]"
+def _rotate_by(key: ScopeKey | DataKey, now: datetime) -> str:
+    """The end of a key's cryptoperiod, and when that is over, who has to see to it."""
+    from strongroom.vault import ScopeKey, is_over
+
+    if key.state != "ACTIVE" or key.expires_at is None:
+        return ""
+    day = f"{key.expires_at:%Y-%m-%d}"
+    if not is_over(key, now):
+        return day
+    is_theirs = isinstance(key, ScopeKey) and key.source != "kept"
+    return f"[red]{day} (over: its owner has to replace it)[/]" if is_theirs else f"[red]{day} (due)[/]"
 
 
 def _destruction(key: ScopeKey) -> str:

@@ -15,7 +15,7 @@ import typer
 
 from strongroom.cli import root_keys
 from strongroom.cli.key_running import Advance, bar, console, now, plan, print_data, read_moment, run, tell, who
-from strongroom.cli.settings import AsJson, Database, DataDir, EnvironmentOption
+from strongroom.cli.settings import AsJson, Database, DataDir, EnvironmentOption, Yes
 from strongroom.kernel.config import Environment
 
 if TYPE_CHECKING:
@@ -33,7 +33,6 @@ SHOWN: Final = 50
 
 Tenant = Annotated[UUID | None, typer.Option("--tenant", help="Whose keys: a tenant's.", show_default=False)]
 Account = Annotated[UUID | None, typer.Option("--account", help="Whose keys: an account's own.", show_default=False)]
-Yes = Annotated[bool, typer.Option("--yes", help="Do it. Otherwise it is only said what would happen.")]
 Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Whether to see the rotation through, with a bar.")]
 
 app = typer.Typer(help="Look after encryption keys.", no_args_is_help=True)

@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from strongroom.cli.key_running import bar, plan, run, tell
-from strongroom.cli.settings import AsJson, Database, DataDir, EnvironmentOption
+from strongroom.cli.settings import AsJson, Database, DataDir, EnvironmentOption, NoPassphrase, PassphraseFile, Yes
 from strongroom.kernel.config import Environment
 
 if TYPE_CHECKING:
     from strongroom.assembly import App
 
-Yes = Annotated[bool, typer.Option("--yes", help="Do it. Otherwise it is only said what would happen.")]
 app = typer.Typer(help="Look after the root key.", no_args_is_help=True)
 
 
@@ -123,10 +122,8 @@ def end(
 @app.command("passphrase")
 def passphrase(
     *,
-    file: Annotated[
-        Path | None, typer.Option("--file", help="A file (0600) with the new passphrase; asked for otherwise.")
-    ] = None,
-    remove: Annotated[bool, typer.Option("--remove", help="Leave the root key without one.")] = False,
+    file: PassphraseFile = None,
+    remove: NoPassphrase = False,
     yes: Yes = False,
     as_json: AsJson = False,
     data_dir: DataDir = None,
@@ -134,12 +131,9 @@ def passphrase(
     database: Database = None,
 ) -> None:
     """Protect the root key by another passphrase. Processes that run have to be started again with it."""
-    from strongroom.kernel.errors import Failure, Invalid
-    from strongroom.kernel.secret import Secret
-    from strongroom.vault.holders.passphrase import FILE_VARIABLE, find_passphrase
+    from strongroom.cli.passphrase import new_passphrase, refuse_both
 
-    if remove and file is not None:
-        raise Invalid(Failure("PASSPHRASE_NOT_CLEAR", "Give --file or --remove, not both."))
+    refuse_both(file, remove=remove)
 
     async def act(app: App) -> None:
         keys_dir = app.config.keys_dir
@@ -148,12 +142,7 @@ def passphrase(
             said += "; what it wraps stays as it is. Start what runs again afterwards, with the new passphrase."
             plan(f"{_back_up(keys_dir)}\n{said}", as_json=as_json, remove=remove)
             return
-        new: Secret[str] | None = None
-        if file is not None:
-            new = find_passphrase({FILE_VARIABLE: str(file)})
-        elif not remove:
-            asked = typer.prompt("New passphrase of the root key", hide_input=True, confirmation_prompt=True, err=True)
-            new = Secret(asked)
+        new = new_passphrase(file, remove=remove)
         await app.installation.holder.change_passphrase(new)
         said = f"Changed. Start what runs again.\n{_back_up(keys_dir)}"
         tell(as_json, {"protected": new is not None, "folder": str(keys_dir)}, said)

@@ -46,9 +46,10 @@ def serve(
     from strongroom.assembly import Installation
     from strongroom.cli.passphrase import ask_passphrase, take_cards_passphrase
     from strongroom.cli.supervisor import Supervisor, choose_port
-    from strongroom.kernel.telemetry import configure_logs
+    from strongroom.kernel.telemetry import configure_logs, forbid_core_files
 
     configure_logs()
+    forbid_core_files()
     config = config_for(
         data_dir,
         environment,

@@ -38,6 +38,11 @@ Database = Annotated[
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print data instead of text.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Do it. Otherwise it is only said what would happen.")]
+PassphraseFile = Annotated[
+    Path | None, typer.Option("--file", help="A file (0600) with the new passphrase; asked for otherwise.")
+]
+NoPassphrase = Annotated[bool, typer.Option("--remove", help="Leave the root key without one.")]
 
 
 def config_for(

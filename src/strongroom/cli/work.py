@@ -40,9 +40,10 @@ def work(
 ) -> None:
     """Carry out what is due until told to stop. `serve` runs one of these; more may run beside it."""
     from strongroom.assembly import Installation
-    from strongroom.kernel.telemetry import configure_logs
+    from strongroom.kernel.telemetry import configure_logs, forbid_core_files
 
     configure_logs()
+    forbid_core_files()
     config = config_for(data_dir, environment, database, port=port, simulator_port=simulator_port)
     installation = Installation(config)
     installation.start()

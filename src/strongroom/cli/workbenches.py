@@ -39,6 +39,7 @@ from strongroom.trust import Endpoint, Listener, Workbench
 START_TIMEOUT_S: Final = 30.0
 _LOOPBACK: Final = "127.0.0.1"
 _TOLD: Final = "serve.json"
+_VAULT, _SIMULATOR = "strongroom.vault.cards", "strongroom.rails.simulator"
 _PATIENT: Final = Limits(connect_s=15.0, idle_s=60.0, total_s=120.0, answer_bytes=1 << 26)
 """A busy machine makes answers late, not promises broken."""
 _ANYWHERE: Final = frozenset({"0.0.0.0", "::", ""})  # noqa: S104  not bound here, only recognised
@@ -77,12 +78,16 @@ def find_served(installation: Installation) -> Installation | None:
 def _processes(config: Config) -> Sequence[int]:
     """The processes of a served installation, without those that are apart: the card vault and the simulator."""
     told = json.loads((config.data_dir / _TOLD).read_text())
+    return [*told["pids"], *_parts(config, lambda words: not {_VAULT, _SIMULATOR} & words)]
+
+
+def _parts(config: Config, is_wanted: Callable[[set[str]], bool]) -> Sequence[int]:
+    """The parts of a served installation that are wanted by the words of their command, and what they have started."""
+    told = json.loads((config.data_dir / _TOLD).read_text())
     found = []
     for pid in told["pids"]:
-        supervisor = psutil.Process(pid)
-        found += [supervisor.pid]
-        for part in supervisor.children():
-            if not {"strongroom.vault.cards", "strongroom.rails.simulator"} & set(part.cmdline()):
+        for part in psutil.Process(pid).children():
+            if is_wanted(set(part.cmdline())):
                 found += [part.pid, *(child.pid for child in part.children(recursive=True))]
     return found
 
@@ -115,6 +120,7 @@ async def attached(app: App) -> AsyncIterator[Workbench]:
             cards=cards,
             card_vault=app.card_vault("prove"),
             processes=lambda: _processes(config),
+            card_processes=lambda: _parts(config, lambda words: _VAULT in words),
             endpoints=[
                 Endpoint(
                     method=route.method, path=route.path, level=route.access.value, permission=route.permission or ""

@@ -205,6 +205,7 @@ class Databases:
                 min_size=1,
                 max_size=2 if name == DIRECTORY else connections,
                 timeout=POOL_WAIT_S,
+                connection_class=Connection,
                 kwargs={"autocommit": True},
                 configure=partial(self._configure, name),
                 check=None,

@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from datetime import date, datetime
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, Final, TypeVar
 from uuid import UUID
 
@@ -29,11 +29,23 @@ from strongroom.kernel.config import Environment
 from strongroom.kernel.errors import Collided, Failure, Forbidden, StrongroomError, Unauthenticated
 from strongroom.kernel.ids import AccountId, TenantId
 
-Connection = psycopg.AsyncConnection[tuple[Any, ...]]
 Row = tuple[Any, ...]
 T = TypeVar("T")
 BEGUN_AGAIN: Final = 3
 """How often an operation is begun again because keys were changed while it was under way."""
+
+
+class Connection(psycopg.AsyncConnection[Row]):
+    """A connection to one of our databases."""
+
+    @cached_property
+    def repeating(self) -> psycopg.AsyncCursor[Row]:
+        """Its cursor for statements that are run over and over.
+
+        While a cursor gets the same statement as before it knows how to dump the parameters; for one with dozens of
+        them that is a third of what sending it costs.
+        """
+        return self.cursor(binary=True)
 
 
 class Stage(enum.Enum):
@@ -122,7 +134,8 @@ class Session:
             parameters = {**parameters, **asked}
         else:
             await self.begin()
-        cursor = await self.connection.execute(_with_verdict(statement, alone=alone), parameters, binary=True)
+        cursor = self.connection.repeating
+        await cursor.execute(_with_verdict(statement, alone=alone), parameters)
         row = await cursor.fetchone()
         if row is None:
             raise LookupError("a statement that is a whole operation gives one row")

@@ -7,6 +7,7 @@ import ctypes
 import io
 import logging
 import os
+import resource
 import signal
 import sys
 from typing import Final, TextIO, cast
@@ -67,6 +68,11 @@ def end_with_parent(parent: int | None = None, how: signal.Signals = signal.SIGT
         ctypes.CDLL(None, use_errno=True).prctl(_SET_PARENT_DEATH_SIGNAL, how)
         if parent is not None and os.getppid() != parent:
             os._exit(1)
+
+
+def forbid_core_files() -> None:
+    """Have no core file of this process, nor of any that it starts, written (`RLIMIT_CORE` of setrlimit(2))."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 def forbid_dumps() -> None:

@@ -74,6 +74,8 @@ class Workbench:
     """Its inner door, as `prove`."""
     processes: Callable[[], Sequence[int]]
     """The processes that run the installation, but for the card vault and the provider simulator."""
+    card_processes: Callable[[], Sequence[int]]
+    """Those of the card vault."""
     endpoints: Sequence[Endpoint]
     """Every route of the API."""
     databases: Databases

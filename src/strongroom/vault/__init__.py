@@ -6,7 +6,7 @@ from strongroom.vault.keyring import Keyring, ensure_keys, place_keys
 from strongroom.vault.keys import DESTROY_DELAY, RETIRED_KEPT, KeyDesk, Tested, get_scope_key, list_keys
 from strongroom.vault.overview import count_sealed, get_rotation, list_rotations
 from strongroom.vault.persons import destroy_ended, end_person, keep_persons, new_persons, part_persons
-from strongroom.vault.records import DataKey, Keys, KeyState, Scope, ScopeKey, Source
+from strongroom.vault.records import DataKey, Keys, KeyState, Scope, ScopeKey, Source, is_over
 from strongroom.vault.renewal import Renewed, renew_scope_keys
 from strongroom.vault.root_rotation import count_under_root, end_root_version, rewrap_under_root
 from strongroom.vault.verifying import Finding, Verified, verify_scope
@@ -44,6 +44,7 @@ __all__ = [
     "find_work",
     "get_rotation",
     "get_scope_key",
+    "is_over",
     "keep_persons",
     "list_keys",
     "list_rotations",

@@ -11,7 +11,7 @@ import copy
 import enum
 import os
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final, Protocol
 from uuid import UUID
 
@@ -48,6 +48,10 @@ _VERSION_END: Final = 6
 """Where an envelope's format, layer and key version end."""
 _OF_PERSON: Final = bytes([PERSON_FORMAT])
 _KEY_BYTES: Final = 32
+MAX_PERSONS: Final = 1_024
+"""Persons for whom a process has what it needs to open at hand, for each customer's layer."""
+Decrypt = Callable[[bytes, bytes, bytes], bytes]
+"""Nonce, ciphertext and tag, associated data → content."""
 _COUNTS: Final = tuple(count.to_bytes(2, "big") for count in range(1 << 16))
 
 
@@ -73,17 +77,18 @@ class LayerCipher:
         self.versions = frozenset(keys)
         self._scope = scope
         self._keys = keys
-        self._ciphers: dict[bytes, AESGCM] = {}
+        self._decrypt: dict[bytes, Decrypt] = {}
+        self._persons: dict[tuple[int, int], tuple[bytes, PersonCipher]] = {}
         for version, key in keys.items():
             derived = derive(scope, layer, version, key)
             header = bytes([FORMAT, layer.code]) + version.to_bytes(4, "big") + derived[_KEY_BYTES:]
-            self._ciphers[header] = AESGCM(derived[:_KEY_BYTES])
+            cipher = AESGCM(derived[:_KEY_BYTES])
+            self._decrypt[header] = cipher.decrypt
             if version == self.newest:
-                self.header = header
+                self.header, self._encrypt = header, cipher.encrypt
         self._first = (
             {version: AESGCM(key.reveal()) for version, key in keys.items()} if layer is Layer.PLATFORM else {}
         )
-        self._encrypt = self._ciphers[self.header].encrypt
         self.draw_nonces()
         _drawing.add(self)
 
@@ -93,18 +98,18 @@ class LayerCipher:
 
     def seal(self, context: bytes, row: bytes, plaintext: bytes) -> bytes:
         """An envelope of format 2."""
-        nonce = self.next_nonce()
+        nonce = next(self._nonces, None) or self.next_nonce()
         header = self.header
         return header + nonce + self._encrypt(nonce, plaintext, context + row + header)
 
     def open(self, context: bytes, row: bytes, envelope: bytes) -> bytes | None:
         """What an envelope of format 2 holds; None when it doesn't open here."""
         header = envelope[:HEADER_BYTES]
-        cipher = self._ciphers.get(header)
-        if cipher is None:
+        decrypt = self._decrypt.get(header)
+        if decrypt is None:
             return None
         try:
-            return cipher.decrypt(envelope[HEADER_BYTES:_START], envelope[_START:], context + row + header)
+            return decrypt(envelope[HEADER_BYTES:_START], envelope[_START:], context + row + header)
         except (InvalidTag, ValueError):
             return None
 
@@ -113,11 +118,30 @@ class LayerCipher:
         is_ours = envelope[:1] in {self.header[:1], _OF_PERSON} and envelope[1:2] == self.header[1:2]
         return is_ours and version_of(envelope) > self.newest
 
-    def for_person(self, version: int, person: int, secret: Secret[bytes]) -> PersonCipher:
-        """What seals and opens for one person under the data key of this version, which there must be."""
-        key = self._keys[version]
-        derived = derive_for_person(self._scope, self.layer, version, key, person=person, secret=secret)
-        return PersonCipher(self, version, person, derived)
+    def for_person(self, version: int, person: int, persons: Persons) -> PersonCipher | None:
+        """What seals and opens for one person under the data key of this version, which there must be.
+
+        None when the person's secret was destroyed. Whether it stands is looked up each time; what is made of it is
+        kept for as long as this cipher, which is the customer's and no older than its lease.
+
+        Raises as `Persons`.
+        """
+        kept = persons.read(person)
+        place = version, person
+        known = self._persons.get(place)
+        if known is not None and known[0] == kept:
+            return known[1]
+        self._persons.pop(place, None)
+        if kept is None:
+            return None
+        derived = derive_for_person(
+            self._scope, self.layer, version, self._keys[version], person=person, secret=persons.open(person, kept)
+        )
+        cipher = PersonCipher(self.layer, version, person, derived)
+        if len(self._persons) >= MAX_PERSONS:
+            del self._persons[next(iter(self._persons))]
+        self._persons[place] = kept, cipher
+        return cipher
 
     def next_nonce(self) -> bytes:
         """One that this layer, in this process, uses once."""
@@ -141,19 +165,18 @@ class LayerCipher:
 
 
 class PersonCipher:
-    """Seals and opens for one person; made for one use, and not kept."""
+    """Seals and opens for one person."""
 
-    def __init__(self, layer: LayerCipher, version: int, person: int, derived: bytes) -> None:
+    def __init__(self, layer: Layer, version: int, person: int, derived: bytes) -> None:
         """`derived` is what `derive_for_person` makes of the layer's data key of this version."""
-        self._layer = layer
-        names = bytes([PERSON_FORMAT, layer.layer.code]) + version.to_bytes(4, "big") + person.to_bytes(8, "big")
+        names = bytes([PERSON_FORMAT, layer.code]) + version.to_bytes(4, "big") + person.to_bytes(8, "big")
         self._header = names + derived[_KEY_BYTES:]
         self._cipher = AESGCM(derived[:_KEY_BYTES])
 
-    def seal(self, context: bytes, row: bytes, plaintext: bytes) -> bytes:
-        """An envelope of format 3."""
-        nonce = self._layer.next_nonce()
-        return self._header + nonce + self._cipher.encrypt(nonce, plaintext, context + row + self._header)
+    def seal(self, nonce: bytes, context: bytes, row: bytes, plaintext: bytes) -> bytes:
+        """An envelope of format 3. `nonce` is the layer's next."""
+        header = self._header
+        return header + nonce + self._cipher.encrypt(nonce, plaintext, context + row + header)
 
     def open(self, context: bytes, row: bytes, envelope: bytes) -> bytes | None:
         """What an envelope of format 3 holds; None when it doesn't open here."""
@@ -196,13 +219,17 @@ class CustomerLayer(Protocol):
 
 
 class Persons(Protocol):
-    """The secrets of persons, by number; the implementation is `holders.persons.PersonSecrets`."""
+    """The secrets of persons, by number; the implementation is `holders.persons.PersonSecrets`.
 
-    def find(self, person: int) -> Secret[bytes] | None:
-        """A person's secret; None when it was destroyed. Never kept, so that destroying one takes effect at once.
+    Both raise errors.Unavailable (`KEY_UNAVAILABLE`) and errors.Broken (`KEY_FILE_BROKEN`, `KEY_FILE_UNSAFE`).
+    """
 
-        Raises errors.Unavailable (`KEY_UNAVAILABLE`) and errors.Broken (`KEY_FILE_BROKEN`, `KEY_FILE_UNSAFE`).
-        """
+    def read(self, person: int) -> bytes | None:
+        """A person's secret as it is kept at this moment, encrypted; None when it was destroyed."""
+        ...
+
+    def open(self, person: int, kept: bytes) -> Secret[bytes]:
+        """What `read` gave, decrypted."""
         ...
 
 
@@ -230,6 +257,8 @@ class ScopeCipher:
         self._purpose = ""
         self._blind = BlindIndexes(scope, search_keys or {})
         self._declared: dict[str, ScopeCipher] = {}
+        self._openable: dict[tuple[str, str], tuple[bytes, bytes | None]] = {}
+        """Of `_places`, those that may be opened for the purpose."""
         self._dismissed: set[bytes] = set()
         """Beginnings of envelopes that name a version younger than any that there is: they were altered."""
         self._platform = platform
@@ -259,34 +288,39 @@ class ScopeCipher:
 
     def open(self, table: str, column: str, row: bytes, envelope: bytes) -> bytes:
         """See `kernel.cipher.Cipher.open`."""
-        outer, inner = self._places.get((table, column)) or self._place(table, column)
-        if inner is not None:
-            self._check_purpose(table, column)
-        return self._opened(table, column, row, envelope, outer=outer, inner=inner)
+        place = self._openable.get((table, column)) or self._openable_place(table, column)
+        return self._opened(table, column, row, envelope, place)
 
     def check(self, table: str, column: str, row: bytes, envelope: bytes) -> None:
         """Go on only if it opens. Raises as `open`, but for want of a purpose: nobody gets to see the content."""
-        outer, inner = self._places.get((table, column)) or self._place(table, column)
-        self._opened(table, column, row, envelope, outer=outer, inner=inner)
+        place = self._places.get((table, column)) or self._place(table, column)
+        self._opened(table, column, row, envelope, place)
 
-    def _opened(
-        self, table: str, column: str, row: bytes, envelope: bytes, *, outer: bytes, inner: bytes | None
-    ) -> bytes:
+    def _opened(self, table: str, column: str, row: bytes, envelope: bytes, place: tuple[bytes, bytes | None]) -> bytes:
+        """The content. What opens at once comes first; why something doesn't is found out afterwards."""
+        outer, inner = place
         opened = self._platform.open(outer, row, envelope)
         if opened is None:
-            if envelope[:1] == _FIRST:
-                # From before there were layers; re-encryption ends them.
-                opened = self._platform.open_first(self._first_context(table, column), row, envelope)
-            if opened is None:
-                raise self._refusal(table, column, self._platform, envelope)
-        elif inner is not None:
-            cipher = self._inner(table, column)
+            return self._opened_first(table, column, row, envelope)
+        if inner is None:
+            return opened
+        cipher = self._inner(table, column)
+        content = cipher.open(inner, row, opened)
+        if content is None:
             if _is_past(cipher, opened):
                 raise KeyUnavailable("none", Reason.GONE, "it was destroyed, and with it what it sealed")
             content = self._opened_inside(cipher, inner, row, opened)
             if content is None:
                 raise self._refusal(table, column, cipher, opened)
-            return content
+        return content
+
+    def _opened_first(self, table: str, column: str, row: bytes, envelope: bytes) -> bytes:
+        """The same from before there were layers (format 1); re-encryption ends them."""
+        opened = None
+        if envelope[:1] == _FIRST:
+            opened = self._platform.open_first(self._first_context(table, column), row, envelope)
+        if opened is None:
+            raise self._refusal(table, column, self._platform, envelope)
         return opened
 
     def for_purpose(self, purpose: str) -> ScopeCipher:
@@ -294,7 +328,7 @@ class ScopeCipher:
         declared = self._declared.get(purpose)
         if declared is None:
             declared = copy.copy(self)
-            declared._purpose = purpose
+            declared._purpose, declared._openable = purpose, {}
             self._declared[purpose] = declared
         return declared
 
@@ -368,7 +402,7 @@ class ScopeCipher:
         if _is_past(self._inner(table, column), content):
             return True
         person = person_of(content)
-        return person is not None and self._find_secret(person) is None
+        return person is not None and self._known_persons().read(person) is None
 
     def _opened_inside(self, cipher: LayerCipher, inner: bytes, row: bytes, content: bytes) -> bytes | None:
         """What the customer's layer's envelope holds; None when it doesn't open here."""
@@ -377,25 +411,25 @@ class ScopeCipher:
             return cipher.open(inner, row, content)
         if version not in cipher.versions:
             return None
-        return cipher.for_person(version, person, self._secret(person)).open(inner, row, content)
+        return self._of_person(cipher, version, person).open(inner, row, content)
 
     def _sealed_inside(
         self, cipher: LayerCipher, person: int | None, inner: bytes, row: bytes, plaintext: bytes
     ) -> bytes:
         if person is None:
             return cipher.seal(inner, row, plaintext)
-        return cipher.for_person(cipher.newest, person, self._secret(person)).seal(inner, row, plaintext)
+        return self._of_person(cipher, cipher.newest, person).seal(cipher.next_nonce(), inner, row, plaintext)
 
-    def _secret(self, person: int) -> Secret[bytes]:
-        secret = self._find_secret(person)
-        if secret is None:
+    def _of_person(self, cipher: LayerCipher, version: int, person: int) -> PersonCipher:
+        found = cipher.for_person(version, person, self._known_persons())
+        if found is None:
             raise KeyUnavailable("none", Reason.GONE, "the person was forgotten, and it was destroyed with them")
-        return secret
+        return found
 
-    def _find_secret(self, person: int) -> Secret[bytes] | None:
+    def _known_persons(self) -> Persons:
         if self.persons is None:
             raise LookupError("this cipher knows no persons")
-        return self.persons.find(person)
+        return self.persons
 
     def index(self, table: str, column: str, value: str) -> bytes:
         """See `kernel.cipher.Cipher.index`: HMAC-SHA-256 (RFC 2104) under a key of the column, first 16 bytes."""
@@ -424,6 +458,14 @@ class ScopeCipher:
             return broken(table, column)
 
         return KeysChanged(there_is_none)
+
+    def _openable_place(self, table: str, column: str) -> tuple[bytes, bytes | None]:
+        """As `_place`, if it may be opened for the purpose."""
+        outer, inner = self._places.get((table, column)) or self._place(table, column)
+        if inner is not None:
+            self._check_purpose(table, column)
+        place = self._openable[table, column] = outer, inner
+        return place
 
     def _check_purpose(self, table: str, column: str) -> None:
         if not self._purpose:

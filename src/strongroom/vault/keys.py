@@ -33,6 +33,7 @@ from strongroom.kernel.secret import Secret
 from strongroom.vault.envelopes import Layer
 from strongroom.vault.holders.contract import KEY_BYTES, HeldKey, HeldState, KeyUnavailable, Reason
 from strongroom.vault.keyring import Keyring, in_time
+from strongroom.vault.overdue import tell_of_overdue
 from strongroom.vault.persons import destroy_ended, part_persons
 from strongroom.vault.records import (
     DataKey,
@@ -43,6 +44,7 @@ from strongroom.vault.records import (
     ScopeKey,
     Source,
     by_region,
+    find_due,
     insert_data_key,
     insert_scope_key,
     pack_scopes,
@@ -340,7 +342,8 @@ class KeyDesk:
     async def tend(
         self, scope: Scope, splits: Sequence[Split] = (), progress: Progress | None = None, *, again: bool = False
     ) -> Work | None:
-        """Do what is due: destroy, carry over, finish a rotation, end what has retired. Returns the rotation.
+        """Do what is due: destroy, carry over, finish a rotation, end what has retired, rotate keys whose cryptoperiod
+        is over. Returns the last rotation.
 
         Without `splits` nothing is carried over; `again` is of `destroy_ended`.
 
@@ -355,6 +358,8 @@ class KeyDesk:
         await self._end_retired(scope)
         if scope.tenant is not None and splits:
             await part_persons(self.databases, scope, progress)
+        while await self._begin_due(scope):
+            work = await run_work(self.databases, self.keyring, scope, progress)
         return work
 
     async def tend_all(self, splits: Sequence[Split] = (), *, again: bool = False) -> bool:
@@ -423,6 +428,8 @@ class KeyDesk:
             await _lock(op)
             _expect(await self._changeable(op, layer), current)
             await refuse_while_working(op)
+            if (await read_keys(op.connection, scope.id)).data(layer, purpose) != keys.data(layer, purpose):
+                raise _changed_meanwhile()
             await op.run(
                 "update data_keys set state = 'RETIRING' "
                 "where scope_id = %s and layer = %s and purpose = %s and state = 'ACTIVE'",
@@ -573,6 +580,24 @@ class KeyDesk:
                 )
                 await record(op, "key.end", "key", scope.id, detail=f"{key.layer.value} version={key.version}")
 
+    async def _begin_due(self, scope: Scope) -> bool:
+        """Begin to rotate a key whose cryptoperiod is over; whether there was one, and nobody else is at it."""
+        async with self._operation(KEEPER, scope) as op:
+            keys = await read_keys(op.connection, scope.id)
+            await tell_of_overdue(op, keys)
+        try:
+            match find_due(keys, self.keyring.clock.now()):
+                case None:
+                    return False
+                case ScopeKey(layer=layer):
+                    await self.rotate_scope_key(KEEPER, scope, layer)
+                case DataKey(layer=layer, purpose=purpose):
+                    await self._rotate(KEEPER, scope, layer, purpose)
+        except Conflict as error:
+            log.info("keys.rotation_left_to_others", scope=str(scope.id), code=error.code)
+            return False
+        return True
+
     async def scopes(self) -> list[Scope]:
         """Every account and tenant of the installation."""
         return [Scope(account=account, tenant=tenant) for account, tenant, _ in await self.databases.list_places()]
@@ -634,12 +659,16 @@ async def _set_destruction(
 def _expect(found: ScopeKey, expected: ScopeKey) -> None:
     """Raises errors.Conflict (`KEY_CHANGED`) when a key isn't any more as it was when this began."""
     if found != expected:
-        raise Conflict(Failure("KEY_CHANGED", "The key was changed by somebody else just now. Look at it again."))
+        raise _changed_meanwhile()
 
 
 def _is_due(op: Operation, key: ScopeKey) -> bool:
     """Whether the time of a key's destruction has come."""
     return key.destroy_after is not None and key.destroy_after <= op.now
+
+
+def _changed_meanwhile() -> Conflict:
+    return Conflict(Failure("KEY_CHANGED", "The key was changed by somebody else just now. Look at it again."))
 
 
 def _who(op: Operation) -> str:

@@ -115,6 +115,33 @@ class Keys:
         return sorted((key for key in found if key.state is not KeyState.DESTROYED), key=lambda key: key.version)
 
 
+def is_over(key: ScopeKey | DataKey, now: datetime) -> bool:
+    """Whether a key is in use beyond its cryptoperiod (NIST SP 800-57 part 1 revision 5, section 5.3).
+
+    Not so the key that makes ids, which has to last as long as they do (docs/internals/keys.md).
+    """
+    if key.state is not KeyState.ACTIVE or key.expires_at is None or key.expires_at > now:
+        return False
+    return isinstance(key, ScopeKey) or key.purpose != "index"
+
+
+def find_due(keys: Keys, now: datetime) -> ScopeKey | DataKey | None:
+    """The first key whose cryptoperiod is over and that is ours to replace; a layer's scope key goes before the others.
+
+    A scope key of the customer's making isn't. Nothing of a layer is, while its key is disabled or to be destroyed.
+    """
+    for layer in Layer:
+        current = keys.current(layer)
+        if current is None or current.state is not KeyState.ACTIVE or current.destroy_asked_by is not None:
+            continue
+        if current.source is Source.KEPT and is_over(current, now):
+            return current
+        for key in keys.data_keys:
+            if key.layer is layer and is_over(key, now):
+                return key
+    return None
+
+
 async def read_keys(connection: Connection, scope: UUID) -> Keys:
     """All keys of a scope. `connection` is in a transaction that sees the scope's rows."""
     scope_rows = await _rows(connection, _SCOPE_KEYS + "scope_keys where scope_id = %s order by layer, version", scope)

@@ -27,7 +27,7 @@ import msgspec
 import structlog
 
 from strongroom.audit import record
-from strongroom.database import Databases, Operation, Purpose
+from strongroom.database import Databases, Operation, Purpose, in_operation
 from strongroom.database.catalogue import BLIND_INDEXES, SEALED_TABLES
 from strongroom.kernel.actors import system
 from strongroom.kernel.errors import Conflict, Failure, NotFound, StrongroomError, Unavailable
@@ -199,14 +199,13 @@ async def do_once(
     async with _operation(databases, scope) as op:
         before = await _read(op, "kind = %s", kind)
         work = before[0] if before else await begin_work(op, kind, Layer.CUSTOMER, 1)
-    while not work.is_done:
-        async with _operation(databases, scope) as op:
-            work = await _take(op, work)
-            if not work.is_done:
-                work = await do_batch(op, work)
-                await _keep(op, work)
-        if progress is not None:
-            progress(work)
+
+    async def do_and_keep(op: Operation, work: Work) -> Work:
+        work = await do_batch(op, work)
+        await _keep(op, work)
+        return work
+
+    work = await _batches(databases, scope, work, do_and_keep, progress)
     return 0 if before and before[0].is_done else work.done
 
 
@@ -277,24 +276,33 @@ def _behind(keys: Keys, work: Work) -> list[DataKey]:
 
 async def _reencrypt(databases: Databases, scope: Scope, work: Work, progress: Progress | None) -> Work:
     await _drain(databases, scope, work)
-    while not work.is_done:
-        async with _operation(databases, scope) as op:
-            work = await _take(op, work)
-            if not work.is_done:
-                work = await _reseal_batch(op, work)
-        if progress is not None:
-            progress(work)
-    return work
+    return await _batches(databases, scope, work, _reseal_batch, progress)
 
 
 async def _reindex(databases: Databases, scope: Scope, work: Work, progress: Progress | None) -> Work:
+    async def do_batch(op: Operation, work: Work) -> Work:
+        with op.opening(Purpose.INDEXING):
+            return await _index_batch(op, work)
+
     await _drain(databases, scope, work)
+    return await _batches(databases, scope, work, do_batch, progress)
+
+
+async def _batches(
+    databases: Databases,
+    scope: Scope,
+    work: Work,
+    do_batch: Callable[[Operation, Work], Awaitable[Work]],
+    progress: Progress | None,
+) -> Work:
+    """Do what is left, batch by batch, each in an operation of its own that is begun again when keys have changed."""
+
+    async def take_and_do(op: Operation) -> Work:
+        taken = await _take(op, work)
+        return taken if taken.is_done else await do_batch(op, taken)
+
     while not work.is_done:
-        async with _operation(databases, scope) as op:
-            work = await _take(op, work)
-            if not work.is_done:
-                with op.opening(Purpose.INDEXING):
-                    work = await _index_batch(op, work)
+        work = await in_operation(partial(_operation, databases, scope), take_and_do)
         if progress is not None:
             progress(work)
     return work

@@ -31,9 +31,12 @@ from tests.rails.simulator.process import free_port
 MODULE = Path("/usr/lib/softhsm/libsofthsm2.so")
 PIN = "471147"
 TOKEN = "customer"
-LIMIT_S = 10.0
-"""What holders may take in tests that aren't about lateness: a busy machine makes answers late."""
-START_S = 60
+PATIENCE_S = 60.0
+"""What a server may take to start, and a holder to answer where a test isn't about lateness: a bound for what has died.
+
+The first answer takes longest: it starts the token's process, or has boto3 read its descriptions of services. Nobody
+waits for it to run out; what is about lateness gives a limit of its own, and something that never answers.
+"""
 
 
 @dataclass
@@ -52,7 +55,7 @@ class Hsm:
         command = [sys.executable, "-P", str(program), str(MODULE), TOKEN, PIN, act, label]
         return subprocess.run(command, check=True, capture_output=True, text=True, timeout=30).stdout.strip()
 
-    def holder(self, limit_s: float = LIMIT_S) -> Pkcs11Holder:
+    def holder(self, limit_s: float = PATIENCE_S) -> Pkcs11Holder:
         return Pkcs11Holder("hsm", module=MODULE, token=TOKEN, pin_file=self.pin_file, limit_s=limit_s)
 
 
@@ -105,7 +108,7 @@ class Kms:
     url: str
     client: Any
 
-    def holder(self, *, limit_s: float = LIMIT_S, url: str = "") -> AwsKmsHolder:
+    def holder(self, *, limit_s: float = PATIENCE_S, url: str = "") -> AwsKmsHolder:
         return AwsKmsHolder("aws", region="eu-central-1", endpoint=url or self.url, limit_s=limit_s)
 
     def make(self, **options: Any) -> str:
@@ -141,7 +144,7 @@ class Bao:
     client: httpx.Client
     process: subprocess.Popen[bytes]
 
-    def holder(self, *, limit_s: float = LIMIT_S, **changes: Any) -> TransitHolder:
+    def holder(self, *, limit_s: float = PATIENCE_S, **changes: Any) -> TransitHolder:
         given = {"url": self.url, "mount": "transit", "token_file": self.token_file, "ca_file": self.ca_file}
         return TransitHolder("bao", **{**given, "private": True, "limit_s": limit_s, **changes})
 
@@ -196,7 +199,7 @@ class running:  # noqa: N801  reads as what it does
 
 
 def until_answers(is_ready: Callable[[], bool], process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + START_S
+    deadline = time.monotonic() + PATIENCE_S
     while True:
         try:
             if is_ready():

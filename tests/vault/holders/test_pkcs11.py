@@ -19,7 +19,7 @@ from strongroom.kernel.errors import Broken, Unavailable
 from strongroom.kernel.secret import Secret
 from strongroom.vault.holders import FileHolder, HeldState, KeyUnavailable, Reason, pkcs11
 from strongroom.vault.holders.pkcs11 import Pkcs11Holder
-from tests.vault.holders.conftest import LIMIT_S, MODULE, PIN, TOKEN, Hsm
+from tests.vault.holders.conftest import MODULE, PATIENCE_S, PIN, TOKEN, Hsm
 
 KEY = bytes(range(32))
 CONTEXT = b"context"
@@ -237,7 +237,7 @@ async def test_a_library_or_token_that_is_not_there_is_away(hsm: Hsm, tmp_path: 
     no_library = tmp_path / "lib.so"
     no_library.write_bytes(b"not a library")
     for module, token in ((no_library, TOKEN), (tmp_path / "none.so", TOKEN), (MODULE, "unknown")):
-        holder = Pkcs11Holder("hsm", module=module, token=token, pin_file=hsm.pin_file, limit_s=LIMIT_S)
+        holder = Pkcs11Holder("hsm", module=module, token=token, pin_file=hsm.pin_file, limit_s=PATIENCE_S)
         assert await reason_of(holder) is Reason.AWAY
         await holder.close()
 

@@ -6,8 +6,9 @@ them anything that looks like a card number: in every column of every database, 
 a base backup, what the processes wrote to their logs, and the memory of every process but the vault's own and the
 provider's. What must be found there (the run's access token, its API keys) shows that the search sees.
 
-Besides: who may get into which database, that the vault's inner door lets in nobody without a certificate of the right
-name, and that a security code is good once.
+Besides: that neither a core file nor swap has or gets the memory of the vault and of those who hold keys; who may get
+into which database, that the vault's inner door lets in nobody without a certificate of the right name, and that a
+security code is good once.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from strongroom.trust.card_scan import CardSearch, log_files_of, memory_of
 from strongroom.trust.checks.at_rest import search_files
 from strongroom.trust.client import Caller, Refused
 from strongroom.trust.columns import search_columns
+from strongroom.trust.exposure import find_swap, judge, read_exposure
 from strongroom.trust.searching import Pattern, text_patterns
 from strongroom.trust.stage import stage
 from strongroom.trust.verdicts import CannotTell, Figure, Findings
@@ -87,6 +89,7 @@ async def check_cards(bench: Workbench) -> Figure:
         async with bench.admin(DIRECTORY) as connection:
             await connection.execute("checkpoint")
         known = [scene.here.key.public_key.bytes]
+        swap = _check_exposure(findings, bench)
         memory, logs = await asyncio.to_thread(_search_processes, findings, bench, patterns, caller.token.reveal())
         searches = [
             await search_columns(bench, findings, CardSearch("every column", patterns, known)),
@@ -102,7 +105,8 @@ async def check_cards(bench: Workbench) -> Figure:
     size = sum(search.size for search in searches)
     places = ", ".join(search.place for search in searches)
     return findings.figure(
-        f"{len(canaries)} cards taken, shown, forwarded; {size // _MIB} MiB searched ({places}), 0 numbers found"
+        f"{len(canaries)} cards taken, shown, forwarded; {size // _MIB} MiB searched ({places}), 0 numbers found; "
+        f"no core files, nothing in swap ({swap})"
     )
 
 
@@ -223,6 +227,19 @@ async def _check_separation(findings: Findings, bench: Workbench) -> None:
         except (NotSent, NoAnswer):
             return
     findings.breach(f"the card vault's inner door answers {answer.status} to somebody without a certificate")
+
+
+def _check_exposure(findings: Findings, bench: Workbench) -> str:
+    """Whether the memory of who holds keys may get to a disk; says in words which swap there is."""
+    swap = find_swap()
+    vault = bench.card_processes()
+    findings.expect(bool(vault), "no process of the card vault was found")
+    for process in (*vault, *bench.processes()):
+        is_apart = process in vault
+        name = f"the card vault (process {process})" if is_apart else f"process {process}"
+        for breach in judge(name, read_exposure(process), swap, is_apart=is_apart):
+            findings.breach(breach)
+    return f"swap on {', '.join(swap)}" if swap else "which is off"
 
 
 def _search_processes(

@@ -26,7 +26,7 @@ import structlog
 
 from strongroom.database.system_users import ensure_system_user, may_reach
 from strongroom.kernel.errors import Failure, Refused
-from strongroom.kernel.telemetry import end_with_parent, forbid_dumps
+from strongroom.kernel.telemetry import end_with_parent, forbid_core_files, forbid_dumps
 
 log = structlog.get_logger(__name__)
 
@@ -43,7 +43,7 @@ _MAY_LOCK: Final = 1 << 14
 
 def close_off() -> None:
     """The first thing that the process does, before it is told any secret."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    forbid_core_files()
     forbid_dumps()
     if sys.platform == "linux":
         _libc().prctl(_SET_NO_NEW_PRIVILEGES, 1, 0, 0, 0)

@@ -46,6 +46,7 @@ class Records:
             min_size=1,
             max_size=CONNECTIONS,
             timeout=POOL_WAIT_S,
+            connection_class=Connection,
             kwargs={"autocommit": True},
             configure=_configure,
             open=False,

@@ -80,6 +80,8 @@ class _Kept(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Loaded:
+    path: Path
+    tombstone: Path
     stamp: _files.Stamp
     file: _Kept
     cipher: AESGCM
@@ -268,12 +270,12 @@ class FileHolder:
 
     def _find(self, reference: str) -> _Loaded | None:
         """A kept key as its file has it now; None when it was destroyed, or never was."""
-        path = self._path(reference)
-        loaded = self._loaded.get(reference)
-        found = _files.stamp(path)
-        if loaded is not None and loaded.stamp == found and not _files.stamp(self._tombstone(reference)):
+        loaded = self._loaded.pop(reference, None)
+        if loaded is not None and _files.stamp(loaded.path) == loaded.stamp and not _files.stamp(loaded.tombstone):
+            self._loaded[reference] = loaded
             return loaded
-        self._loaded.pop(reference, None)
+        path = self._path(reference)
+        found = _files.stamp(path)
         if _files.stamp(self._tombstone(reference)):
             return None
         if found is None:
@@ -306,7 +308,7 @@ class FileHolder:
             key = cipher.decrypt(file.nonce, file.sealed, _context(file))
         except (InvalidTag, ValueError):
             raise _files.broken(path, "it was altered, or it is of another installation") from None
-        return _Loaded(stamp=found, file=file, cipher=AESGCM(key))
+        return _Loaded(path=path, tombstone=self._tombstone(reference), stamp=found, file=file, cipher=AESGCM(key))
 
     def _bring(self, keys: Mapping[str, Secret[bytes]]) -> None:
         paths = {reference: self._path(reference) for reference in keys}

@@ -6,7 +6,8 @@ its place in it. In a block stand first 64 bytes that say which *runs* of 64 sec
 secrets, 64 bytes each: a random 96-bit nonce, the secret encrypted with AES-256-GCM (NIST SP 800-38D) under the
 region's kept key, the 128-bit tag, 4 zero bytes. Associated data: environment, region and number.
 
-To destroy a secret is to overwrite it where it stands. No process keeps any, so all of them know at their next use.
+To destroy a secret is to overwrite it where it stands. Whoever uses one reads its place again first, so all processes
+know at their next use.
 
 Runs are counted by the region's database. One that is restored from a backup counts again from where it was; the marks
 in the blocks see to it that no secret is handed out a second time.
@@ -67,10 +68,14 @@ class PersonSecrets:
         _taking.add(self)
 
     def find(self, person: int) -> Secret[bytes] | None:
-        """A person's secret, as the file has it now; None when it was destroyed.
+        """A person's secret, as the file has it now; None when it was destroyed. Raises as `read` and `open`."""
+        kept = self.read(person)
+        return None if kept is None else self.open(person, kept)
 
-        Raises errors.Unavailable (`KEY_UNAVAILABLE`) when its file or the key that it is under can't be used, and
-        errors.Broken (`KEY_FILE_BROKEN`, `KEY_FILE_UNSAFE`).
+    def read(self, person: int) -> bytes | None:
+        """See `envelopes.Persons.read`: the place in the file, 64 bytes.
+
+        Raises errors.Unavailable (`KEY_UNAVAILABLE`) when the file isn't there, and errors.Broken (`KEY_FILE_UNSAFE`).
         """
         block, at = divmod(person, BLOCK)
         path = self._path(block)
@@ -88,12 +93,18 @@ class PersonSecrets:
             slot = os.pread(handle, SLOT_BYTES, _start(at))
         finally:
             os.close(handle)
-        if slot == _DESTROYED:
-            return None
+        return None if slot == _DESTROYED else slot
+
+    def open(self, person: int, kept: bytes) -> Secret[bytes]:
+        """See `envelopes.Persons.open`.
+
+        Raises errors.Unavailable (`KEY_UNAVAILABLE`) when the key that it is under can't be used, and errors.Broken
+        (`KEY_FILE_BROKEN`).
+        """
         try:
-            secret = self._cipher().decrypt(slot[:NONCE_BYTES], slot[NONCE_BYTES:_SEALED_BYTES], self._context(person))
+            secret = self._cipher().decrypt(kept[:NONCE_BYTES], kept[NONCE_BYTES:_SEALED_BYTES], self._context(person))
         except (InvalidTag, ValueError):
-            raise _files.broken(path, f"secret {person} was altered") from None
+            raise _files.broken(self._path(person // BLOCK), f"secret {person} was altered") from None
         return Secret(secret)
 
     def take(self, runs: Collection[int]) -> list[int]:
