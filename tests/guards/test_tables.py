@@ -158,7 +158,7 @@ def test_the_directory_holds_ids_and_regions_only(database: tuple[str, Connectio
     if kind == "directory":
         types = columns_of(connection)
         for table in ("accounts", "tenants", "api_keys"):
-            assert set(types[table]) <= {"account_id", "tenant_id", "public_key", "region", "environment"}
+            assert set(types[table]) <= {"account_id", "tenant_id", "public_key", "region", "environment", "made_by"}
     elif kind == "region":
         assert columns_of(connection)["due_work"] == {"tenant_id": "uuid", "due_on": "date"}
 

@@ -25,6 +25,7 @@ async def test_what_the_application_wrote_opens_by_the_catalogue(platform: Platf
     client = await account.new_tenant()
     bank = await BankWorld.open(app, client, tmp_path)
     await fill(client)
+    await pay_under_a_ceiling(account, client)
     person = await new_person(platform, account, unique_address())
     provider = {"kind": "SAML", "name": "Ours", "enabled": True, "saml": {"metadata": IdentityProvider().metadata}}
     assert (await account.put(SINGLE_SIGN_ON, provider)).status_code == 200
@@ -54,6 +55,15 @@ async def test_what_the_application_wrote_opens_by_the_catalogue(platform: Platf
                                 found[name] = found.get(name, 0) + 1
             assert walked == await count_envelopes(op)
     assert set(found) == {f"{table}.{column}" for table, entry in SEALED_TABLES.items() for column in entry.columns}
+
+
+async def pay_under_a_ceiling(account: Client, client: Client) -> None:
+    """What is added up for a day."""
+    conditions = {"ceilings": [{"currency": "EUR", "perDay": "1000.00"}]}
+    role = {"name": "clerk", "level": "tenant", "permissions": ["transactions:write"], "conditions": conditions}
+    assert (await account.post("/v1/account/roles", role)).status_code == 201
+    clerk = await client.new_key("custom:clerk")
+    assert (await clerk.post(ORDERS, order("o-clerk", instruction()))).status_code == 202
 
 
 async def fill(client: Client) -> None:

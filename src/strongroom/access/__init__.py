@@ -1,6 +1,40 @@
-"""Who may do what: the vocabulary of permissions, the built-in roles, and `require`."""
+"""Who may do what: the vocabulary of permissions, roles as Cedar policies, `require`, and why (`explain`)."""
 
-from strongroom.access.decision import allows, require
-from strongroom.access.roles import ACCOUNT_ROLES, TENANT_ROLES, Permission, permissions_of
+from strongroom.access.custom_roles import check_grant, grantable, with_own_roles
+from strongroom.access.decision import (
+    ACCOUNT_ROLES,
+    TENANT_ROLES,
+    Explanation,
+    Payment,
+    Situation,
+    allows,
+    explain,
+    limits,
+    may_allow,
+    permissions_of,
+    require,
+    require_held,
+    situation_of,
+)
+from strongroom.access.roles import CUSTOM, Permission
 
-__all__ = ["ACCOUNT_ROLES", "TENANT_ROLES", "Permission", "allows", "permissions_of", "require"]
+__all__ = [
+    "ACCOUNT_ROLES",
+    "CUSTOM",
+    "TENANT_ROLES",
+    "Explanation",
+    "Payment",
+    "Permission",
+    "Situation",
+    "allows",
+    "check_grant",
+    "explain",
+    "grantable",
+    "limits",
+    "may_allow",
+    "permissions_of",
+    "require",
+    "require_held",
+    "situation_of",
+    "with_own_roles",
+]

@@ -105,7 +105,7 @@ async def _list(op: Operation, _: Call) -> Reply:
 
 
 async def _create(op: Operation, call: Call) -> Reply:
-    asked = _read(op, call)
+    asked = await _read(op, call)
     databases, private_key = call.services.databases, None
     common: dict[str, Any] = {
         "name": asked.name or DEFAULT_NAME,
@@ -134,9 +134,10 @@ async def _get(op: Operation, call: Call) -> Reply:
 
 async def _put(op: Operation, call: Call) -> Reply:
     public_key = _public_key(call)
-    asked = _read(op, call)
+    asked = await _read(op, call)
     await update_key(
         op,
+        call.services.databases,
         public_key,
         name=asked.name or DEFAULT_NAME,
         roles=asked.roles,
@@ -165,11 +166,11 @@ class _Asked:
     requests_per_minute: int | UnsetType | None
 
 
-def _read(op: Operation, call: Call) -> _Asked:
+async def _read(op: Operation, call: Call) -> _Asked:
     source, found = read_object(call.body), Collector()
     asked = _Asked(
         name=found.text(source, "name", "NAME", max_length=MAX_NAME, required=False),
-        roles=found.choices(source, "roles", "ROLES", roles_for(op)),
+        roles=found.choices(source, "roles", "ROLES", await roles_for(op, call.services.databases)),
         expires_on=found.instant(source, "expiresOn", "EXPIRES_ON") if "expiresOn" in source else UNSET,
         public_keys=_read_jwks(source, found),
         scopes=_read_scopes(source, found),

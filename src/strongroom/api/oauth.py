@@ -10,6 +10,7 @@ from typing import Any, Final
 from urllib.parse import unquote_plus
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from strongroom.access import Permission
 from strongroom.api import problems
@@ -39,8 +40,8 @@ class TokenReply(msgspec.Struct):
     token_type: str
     expires_in: int
     """In seconds."""
-    scope: str
-    """The permissions that it is good for, parted by spaces."""
+    scope: str | UnsetType = UNSET
+    """The permissions that it is good for, parted by spaces. Left out where roles of the account's own alone tell."""
 
 
 class OAuthErrorBody(msgspec.Struct):
@@ -78,7 +79,7 @@ async def _token(call: Call) -> Reply:
         access_token=granted.token.reveal(),
         token_type=granted.kind,
         expires_in=granted.expires_in_s,
-        scope=granted.scope,
+        scope=granted.scope or UNSET,
     )
     nonce = _nonce(call) if granted.kind == "DPoP" else ()
     return Reply(200, body, headers=(*_NOT_KEPT, *nonce))

@@ -20,7 +20,7 @@ import structlog
 from starlette.routing import Route as StarletteRoute
 from starlette.routing import Router
 
-from strongroom.access import allows
+from strongroom.access import require_held, with_own_roles
 from strongroom.api import idempotency, problems
 from strongroom.api.patience import Patience
 from strongroom.api.routing import MAX_BODY_BYTES, Access, Call, Reply, Route
@@ -161,14 +161,9 @@ class Surface:
         if route.access is not Access.PUBLIC:
             call.actor = await self._authenticate(call)
             _check_headers(call)
-            if route.permission is not None and not allows(call.actor, route.permission):
-                raise Forbidden(
-                    Failure(
-                        "FORBIDDEN",
-                        "This needs the permission {permission}, which this key's roles don't include.",
-                        {"permission": route.permission.value},
-                    )
-                )
+            call.actor = await with_own_roles(self._services.databases, call.actor)
+            if route.permission is not None:
+                require_held(call.actor, route.permission)
         if route.method in _CHANGING:
             _check_encoding(call)
         if route.streams:

@@ -8,6 +8,7 @@ from typing import Final
 from strongroom.api import (
     accounts,
     alerts,
+    approvals,
     bulk,
     card_vault,
     customer_search,
@@ -22,6 +23,7 @@ from strongroom.api import (
     openings,
     orders,
     reconciliation,
+    roles,
     schemes,
     sign_in,
     single_sign_on,
@@ -34,6 +36,7 @@ from strongroom.api.routing import Route
 _ROUTES: Final[Sequence[Route]] = (
     *orders.ROUTES,
     *bulk.ROUTES,
+    *approvals.ROUTES,
     *sign_in.ROUTES,
     *oauth.ROUTES,
     *customer_vault.ROUTES,
@@ -47,6 +50,7 @@ _ROUTES: Final[Sequence[Route]] = (
     *encryption_keys.ROUTES,
     *users.ROUTES,
     *single_sign_on.ROUTES,
+    *roles.ROUTES,
     *accounts.ROUTES,
     *ip_lists.ROUTES,
     *reconciliation.ROUTES,

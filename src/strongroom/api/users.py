@@ -138,7 +138,7 @@ async def _invite(op: Operation, call: Call) -> Reply:
     address = find_address(text) if text else None
     if text and address is None:
         found.add("EMAIL_ADDRESS_IS_INVALID", "emailAddress must be a mail address, such as ada@example.com.")
-    roles = found.choices(source, "roles", "ROLES", roles_in(tenant))
+    roles = found.choices(source, "roles", "ROLES", await roles_in(op, call.services.databases, tenant))
     found.check()
     assert address is not None  # noqa: S101  found.check() has seen to it
     invitation = await invite_by_mail(op, _door(call), address=address, roles=roles, tenant=tenant)
@@ -172,9 +172,10 @@ async def _get(op: Operation, call: Call) -> Reply:
 async def _put(op: Operation, call: Call) -> Reply:
     tenant, user = await _tenant(op, call), _user_id(call)
     found = Collector()
-    roles = found.choices(read_object(call.body), "roles", "ROLES", roles_in(tenant))
+    known = await roles_in(op, call.services.databases, tenant)
+    roles = found.choices(read_object(call.body), "roles", "ROLES", known)
     found.check()
-    await change_roles(op, user, tenant, roles)
+    await change_roles(op, call.services.databases, user, tenant, roles)
     return Reply(204)
 
 

@@ -11,7 +11,7 @@ import warnings
 
 import typer
 
-from strongroom.cli import accounts, cards, customers, demo, invite, ip_lists, keys, prove, run, serve, work
+from strongroom.cli import access, accounts, cards, customers, demo, invite, ip_lists, keys, prove, run, serve, work
 
 app = typer.Typer(
     name="strongroom",
@@ -28,6 +28,7 @@ app.command("serve")(serve.serve)
 app.command("work")(work.work)
 app.command("serve-api", hidden=True)(serve.serve_api)
 app.command("serve-worker", hidden=True)(work.serve_worker)
+app.add_typer(access.app, name="access")
 app.add_typer(accounts.app, name="accounts")
 app.add_typer(keys.app, name="keys")
 app.add_typer(customers.app, name="customers")

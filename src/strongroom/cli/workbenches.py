@@ -121,7 +121,12 @@ async def attached(app: App) -> AsyncIterator[Workbench]:
             card_vault=app.card_vault("prove"),
             processes=lambda: _processes(config),
             card_processes=lambda: _parts(config, lambda words: _VAULT in words),
-            endpoints=[Endpoint(method=route.method, path=route.path, level=route.access.value) for route in ROUTES],
+            endpoints=[
+                Endpoint(
+                    method=route.method, path=route.path, level=route.access.value, permission=route.permission or ""
+                )
+                for route in ROUTES
+            ],
             databases=app.databases,
             keyring=app.keyring,
             key_desk=app.key_desk,

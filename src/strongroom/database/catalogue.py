@@ -97,8 +97,22 @@ CATALOGUE: Final[dict[str, dict[str, dict[str, Column]]]] = {
         "api_keys": _table(
             Purpose.AUTHENTICATION,
             Retention.CONTRACT,
-            identifier="public_key account_id tenant_id",
+            identifier="public_key account_id tenant_id made_by",
             routing="environment region",
+        ),
+        "custom_roles": _table(
+            Purpose.SETUP,
+            Retention.RECORD,
+            identifier="account_id",
+            configuration="role version definition",
+            instant="made_at",
+        ),
+        "role_conflicts": _table(
+            Purpose.SETUP,
+            Retention.CONTRACT,
+            identifier="account_id",
+            configuration="pairs",
+            instant="updated_at",
         ),
         "account_networks": _table(
             Purpose.AUTHENTICATION, Retention.CONTRACT, identifier="account_id", configuration="api portal"
@@ -177,10 +191,40 @@ CATALOGUE: Final[dict[str, dict[str, dict[str, Column]]]] = {
         "api_keys": _table(
             Purpose.AUTHENTICATION,
             Retention.CONTRACT,
-            identifier="public_key account_id tenant_id",
+            identifier="public_key account_id tenant_id made_by",
             routing="environment roles",
             sealed="sealed",
             instant="created_at deleted_at expires_at last_used_at",
+        ),
+        "approval_rules": _table(
+            Purpose.SETUP,
+            Retention.RECORD,
+            identifier="scope_id rule_id",
+            configuration="definition",
+            instant="made_at ended_at",
+        ),
+        "approvals": _table(
+            Purpose.ACCOUNTABILITY,
+            Retention.LEDGER,
+            identifier="tenant_id order_id instruction_id batch_id content_hash authors makers",
+            routing="state needed",
+            counter="version",
+            instant="created_at expires_at ended_at",
+        ),
+        "approval_votes": _table(
+            Purpose.ACCOUNTABILITY,
+            Retention.LEDGER,
+            identifier="tenant_id order_id instruction_id content_hash approver makers",
+            routing="verdict",
+            counter="version",
+            instant="at",
+        ),
+        "day_totals": _table(
+            Purpose.SETUP,
+            Retention.DAY,
+            identifier="tenant_id total_id",
+            routing="day",
+            sealed="sealed",
         ),
         "ip_lists": _table(
             Purpose.AUTHENTICATION,
@@ -567,6 +611,7 @@ SEALED_TABLES: Final[Mapping[str, SealedTable]] = {
     "tenants": _sealed("tenants", "tenant_id", "tenant_id"),
     "api_keys": _sealed("api_keys", "tenant_id account_id", "public_key"),
     "ip_lists": _sealed("ip_lists", "scope_id", "scope_id"),
+    "day_totals": _sealed("day_totals", "tenant_id", "total_id"),
     "idempotency_keys": _sealed("idempotency_keys", "scope_id", "key_hash"),
     "installed_apps": _sealed("installed_apps", "tenant_id", "app_id"),
     "customers": _sealed("customers", "tenant_id", "customer_id"),

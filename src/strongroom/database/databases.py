@@ -436,6 +436,13 @@ class Databases:
                     await connection.execute("set transaction read only")
                 yield connection
 
+    async def directory_rows(self, statement: str, *parameters: object) -> Sequence[tuple[Any, ...]]:
+        """All rows of a query in the directory."""
+        with _translated():
+            async with self._connection(DIRECTORY) as connection:
+                cursor = await connection.execute(statement.encode(), parameters, binary=True)
+                return await cursor.fetchall()
+
     async def _directory_row(self, statement: str, *parameters: object) -> tuple[Any, ...] | None:
         with _translated():
             async with self._connection(DIRECTORY) as connection:

@@ -1,4 +1,5 @@
-"""Forgetting what has had its time: spent nonces, revoked tokens, idempotency keys, failures, challenges, sessions.
+"""Forgetting what has had its time: spent nonces, revoked tokens, idempotency keys, failures, challenges, days' totals,
+sessions long ended.
 
 Rows are in sight of their own account or tenant only, so the whole directory is walked, one operation for each.
 """
@@ -56,7 +57,7 @@ async def _forget_of(
             "delete from idempotency_keys where scope_id = %s and created_at < %s", op.scope, op.now - IDEMPOTENCY_KEPT
         )
         sessions = await op.run("delete from sessions where expires_at < %s", op.now - SESSIONS_KEPT)
-        spent = 0
+        spent = await op.run("delete from day_totals where day < %s", op.today)
         for table in ("revoked_tokens", "sign_in_requests", "spent_assertions"):
             spent += await op.run(f"delete from {table} where expires_at < %s", op.now)  # noqa: S608  names of ours
     return nonces + keys + sessions + spent

@@ -22,7 +22,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from strongroom.access import ACCOUNT_ROLES, TENANT_ROLES, Permission, permissions_of, require
+from strongroom.access import Permission, check_grant, grantable, may_allow, require
 from strongroom.audit import record
 from strongroom.database import Databases, Operation
 from strongroom.identity.public_keys import PublicKey, thumbprints
@@ -73,9 +73,9 @@ class SealedKey:
     per_minute: int | None = None
 
 
-def roles_for(op: Operation) -> frozenset[str]:
+async def roles_for(op: Operation, databases: Databases) -> frozenset[str]:
     """The roles that a key of the operation's tenant (or, above tenants, account) can hold."""
-    return ACCOUNT_ROLES if op.tenant_id is None else TENANT_ROLES
+    return await grantable(databases, op.account, op.tenant_id)
 
 
 async def create_key(
@@ -91,7 +91,8 @@ async def create_key(
     """Make a key for the operation's tenant (or account); the secret is its private half in base64.
 
     Raises errors.Invalid (`ROLES_IS_REQUIRED`, `ROLES_NOT_RECOGNISED`, `EXPIRES_ON_OUT_OF_RANGE`,
-    `SCOPES_NOT_RECOGNISED`, `REQUESTS_PER_MINUTE_OUT_OF_RANGE`) and errors.Conflict (`API_KEY_LIMIT_REACHED`).
+    `SCOPES_NOT_RECOGNISED`, `REQUESTS_PER_MINUTE_OUT_OF_RANGE`), errors.Conflict (`API_KEY_LIMIT_REACHED`) and as
+    `access.check_grant`.
     """
     private_key = os.urandom(PRIVATE_KEY_BYTES)
     sealed = SealedKey(name=name, private_key=private_key, scopes=_sorted(scopes), per_minute=per_minute)
@@ -143,6 +144,7 @@ async def get_key(op: Operation, public_key: ApiKeyId) -> ApiKey:
 
 async def update_key(
     op: Operation,
+    databases: Databases,
     public_key: ApiKeyId,
     *,
     name: str,
@@ -158,11 +160,12 @@ async def update_key(
     more signs nothing from now on.
 
     Raises errors.NotFound (`API_KEY_NOT_FOUND`), errors.Invalid (`ROLES_IS_REQUIRED`, `ROLES_NOT_RECOGNISED`,
-    `EXPIRES_ON_OUT_OF_RANGE`, `SCOPES_NOT_RECOGNISED`, `REQUESTS_PER_MINUTE_OUT_OF_RANGE`) and errors.Conflict
-    (`LAST_ADMIN_KEY`; `KEY_HAS_PRIVATE_HALF` for public keys of a key that signs with a private half of ours).
+    `EXPIRES_ON_OUT_OF_RANGE`, `SCOPES_NOT_RECOGNISED`, `REQUESTS_PER_MINUTE_OUT_OF_RANGE`), errors.Conflict
+    (`LAST_ADMIN_KEY`; `KEY_HAS_PRIVATE_HALF` for public keys of a key that signs with a private half of ours) and as
+    `access.check_grant`.
     """
     _require(op, writes=True)
-    _check_roles(op, roles)
+    await _check_roles(op, databases, roles)
     row = await op.row(
         "select sealed, expires_at from api_keys where public_key = %s and deleted_at is null", public_key
     )
@@ -220,7 +223,7 @@ async def _create(
     op: Operation, databases: Databases, sealed: SealedKey, roles: Collection[str], expires_at: datetime | None
 ) -> ApiKey:
     _require(op, writes=True)
-    _check_roles(op, roles)
+    await _check_roles(op, databases, roles)
     _check_end(op, expires_at)
     _check_scopes(roles, sealed.scopes)
     _check_rate(sealed.per_minute)
@@ -229,10 +232,11 @@ async def _create(
         raise Conflict(
             Failure("API_KEY_LIMIT_REACHED", "There are {limit} keys already. Delete one first.", {"limit": MAX_KEYS})
         )
+    made_by = await _makers(op, databases)
     public_key, kept = ApiKeyId(new_uuid()), tuple(sorted(set(roles)))
     await op.run(
-        "insert into api_keys (public_key, account_id, tenant_id, environment, roles, sealed, created_at, expires_at) "
-        "values (%s, %s, %s, %s, %s, %s, %s, %s)",
+        "insert into api_keys (public_key, account_id, tenant_id, environment, roles, sealed, created_at, expires_at, "
+        "made_by) values (%s, %s, %s, %s, %s, %s, %s, %s, %s)",
         public_key,
         op.account,
         op.tenant_id,
@@ -241,14 +245,25 @@ async def _create(
         _seal(op, public_key, sealed),
         op.now,
         expires_at,
+        made_by,
     )
     await record(op, "api-key.create", "api-key", public_key, detail=_told(kept, sealed))
     async with databases.directory() as directory:
         await directory.execute(
-            "insert into api_keys (public_key, environment, account_id, tenant_id, region) values (%s, %s, %s, %s, %s)",
-            (public_key, op.environment.value, op.account, op.tenant_id, op.region),
+            "insert into api_keys (public_key, environment, account_id, tenant_id, region, made_by) "
+            "values (%s, %s, %s, %s, %s, %s)",
+            (public_key, op.environment.value, op.account, op.tenant_id, op.region, made_by),
         )
     return _key((public_key, kept, None, op.now, expires_at, None), sealed)
+
+
+async def _makers(op: Operation, databases: Databases) -> list[str]:
+    """Who makes a key: the actor, and whoever made the actor's key, up to a person or the installation's operator."""
+    actor = op.actor
+    if actor.key_id is None:
+        return [f"{actor.kind.value}:{actor.name}"]
+    rows = await databases.directory_rows("select made_by from api_keys where public_key = %s", actor.key_id)
+    return [f"{actor.kind.value}:{actor.key_id}", *(rows[0][0] if rows else ())]
 
 
 def _require(op: Operation, *, writes: bool) -> None:
@@ -261,13 +276,14 @@ def _require(op: Operation, *, writes: bool) -> None:
         require(op, Permission.TENANTS_WRITE if writes else Permission.TENANTS_READ)
 
 
-def _check_roles(op: Operation, roles: Collection[str]) -> None:
+async def _check_roles(op: Operation, databases: Databases, roles: Collection[str]) -> None:
     if not roles:
         raise Invalid(Failure("ROLES_IS_REQUIRED", "A key needs at least one role."))
-    known = roles_for(op)
+    known = await roles_for(op, databases)
     if not known.issuperset(roles):
         choice = ", ".join(sorted(known))
         raise Invalid(Failure("ROLES_NOT_RECOGNISED", "The roles to choose from are {known}.", {"known": choice}))
+    await check_grant(op, databases, op.tenant_id, roles)
 
 
 def _check_end(op: Operation, expires_at: datetime | None) -> None:
@@ -283,7 +299,7 @@ def _check_end(op: Operation, expires_at: datetime | None) -> None:
 
 def _check_scopes(roles: Collection[str], scopes: Collection[str] | None) -> None:
     """A key can be confined to what its roles allow, which takes at least one thing."""
-    allowed = {permission.value for permission in permissions_of(frozenset(roles))}
+    allowed = {permission.value for permission in may_allow(roles)}
     if scopes is not None and not (scopes and allowed.issuperset(scopes)):
         choice = ", ".join(sorted(allowed))
         raise Invalid(

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from strongroom.access import permissions_of
+from strongroom.access import may_allow, permissions_of
 from strongroom.audit import record
 from strongroom.database import Databases
 from strongroom.identity.assertions import ASSERTION_TYPE, read_assertion
@@ -222,10 +222,12 @@ class TokenEndpoint:
         return credential
 
     def _issue(self, client: Client, asked: str | None, proof: Proof | None) -> Granted:
-        allowed = {permission.value for permission in permissions_of(frozenset(client.roles))}
+        allowed = {permission.value for permission in may_allow(client.roles)}
+        usual = {permission.value for permission in permissions_of(frozenset(client.roles))}
         if client.scopes is not None:
             allowed &= set(client.scopes)
-        wanted = allowed if asked is None else set(asked.split(" "))
+            usual = allowed
+        wanted = usual if asked is None else set(asked.split(" "))
         if not wanted <= allowed:
             raise Invalid(
                 Failure(

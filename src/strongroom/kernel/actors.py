@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
+from datetime import datetime
 from uuid import UUID
 
+from strongroom.kernel.custom_roles import CustomRole
 from strongroom.kernel.ids import AccountId, ApiKeyId, TenantId
 from strongroom.kernel.networks import Address
 
@@ -33,7 +35,9 @@ class Actor:
 
     `account_id` is None for the system and strangers only; `tenant_id` is None above the level of a tenant. `source` is
     the address that a request of theirs came from. `token_id` names the access token that they came with; `scopes` are
-    names of permissions: of what the roles allow, these are all it is good for (None: everything).
+    names of permissions: of what the roles allow, these are all it is good for (None: everything). Of `roles`, those
+    that the account made itself allow what `custom_roles` says, and nothing without it. `proven_at` is when a person
+    last proved who they are.
     """
 
     kind: ActorKind
@@ -45,6 +49,8 @@ class Actor:
     source: Address | None = None
     token_id: UUID | None = None
     scopes: frozenset[str] | None = None
+    custom_roles: tuple[CustomRole, ...] = ()
+    proven_at: datetime | None = None
 
     def __hash__(self) -> int:
         """The name tells nearly all actors apart, and the hash of all fields costs a hundred times as much."""

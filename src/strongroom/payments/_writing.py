@@ -5,14 +5,17 @@ Used for one order of one request as well as for a bulk line, so that there is o
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import date, timedelta
 from typing import Final
+from uuid import UUID
 
 import msgspec
 
 from strongroom.database import Operation, pack_bytes, pack_codes, pack_dates, pack_texts, pack_uuids
 from strongroom.kernel.errors import Failure, Invalid
+from strongroom.payments import _awaiting
+from strongroom.payments.approval_rules import NOTHING, Payout, Rule, find_rules, wanted
 from strongroom.payments.contents import Defaults, InstructionContent, NewInstruction, encode, instruction_id_of
 from strongroom.payments.customers import customer_id_of, pack_new_customer
 from strongroom.payments.instruments import InstrumentSummary, find_for_use
@@ -43,6 +46,8 @@ class InstructionRow(msgspec.Struct, gc=False):
     financial_instrument_id: bytes | None
     financial_instrument_source: str
     sealed: bytes
+    awaiting: _awaiting.Awaiting | None = None
+    """What is kept for its approval, in a tenant that has rules for it."""
 
 
 class Known(msgspec.Struct):
@@ -50,6 +55,10 @@ class Known(msgspec.Struct):
 
     schemes: Mapping[str, PublishedScheme]
     instruments: Mapping[bytes, InstrumentSummary]
+    rules: Sequence[Rule] = ()
+    """The tenant's rules for approval."""
+    paid: Collection[bytes] = ()
+    """The instruments of which a payment has been completed, if a rule asks for that."""
 
 
 async def look_up(op: Operation, instructions: Iterable[NewInstruction], defaults: Iterable[Defaults]) -> Known:
@@ -62,10 +71,23 @@ async def look_up(op: Operation, instructions: Iterable[NewInstruction], default
             scheme_ids.add(item.scheme_id)
         if item.financial_instrument_id is not None:
             instrument_ids.add(item.financial_instrument_id)
+    rules = await find_rules(op)
     return Known(
         schemes=await find_published(op, scheme_ids) if scheme_ids else {},
         instruments=await find_for_use(op, instrument_ids) if instrument_ids else {},
+        rules=rules,
+        paid=await _find_paid(op, instrument_ids) if any(rule.is_first for rule in rules) else (),
     )
+
+
+async def _find_paid(op: Operation, instrument_ids: Collection[bytes]) -> set[bytes]:
+    rows = await op.rows(
+        "select distinct financial_instrument_id from instructions "
+        "where tenant_id = %s and financial_instrument_id = any(%s) and status = 'COMPLETED'",
+        op.tenant,
+        pack_uuids(list(instrument_ids)),
+    )
+    return {row[0].bytes for row in rows}
 
 
 def check_defaults(op: Operation, customer_ref: str, defaults: Defaults, known: Known) -> list[Failure]:
@@ -108,6 +130,21 @@ def make_row(
             raise Invalid(*failures)
     metadata = {**defaults.metadata, **new.metadata} if defaults.metadata else new.metadata
     instruction_id = instruction_id_of(op, order_ref, new.ref)
+    status, awaiting = begin(
+        known,
+        order_id,
+        instruction_id,
+        _awaiting.Terms(
+            direction=new.direction,
+            minor=new.minor,
+            currency=new.currency,
+            country=new.country,
+            settled_by=new.settled_by,
+            scheme_id=scheme_id,
+            financial_instrument_id=None if instrument_id is None else instrument_id.hex(),
+            customer_ref=new.customer_ref,
+        ),
+    )
     content = InstructionContent(order_ref, new.ref, new.customer_ref, new.minor, metadata)
     return InstructionRow(
         order_id=order_id,
@@ -116,14 +153,33 @@ def make_row(
         direction=new.direction,
         currency=new.currency,
         country=new.country,
-        status="READY" if scheme_id is not None and instrument_id is not None else "INCOMPLETE",
+        status=status,
         settled_by=new.settled_by,
         scheme_id=scheme_id,
         scheme_source=scheme_source,
         financial_instrument_id=instrument_id,
         financial_instrument_source=instrument_source,
         sealed=op.cipher.seal("instructions", "sealed", instruction_id, encode(content)),
+        awaiting=awaiting,
     )
+
+
+def begin(
+    known: Known, order_id: bytes, instruction_id: bytes, terms: _awaiting.Terms
+) -> tuple[str, _awaiting.Awaiting | None]:
+    """The state of an instruction with such terms, and what is kept for its approval."""
+    complete = terms.scheme_id is not None and terms.financial_instrument_id is not None
+    if not known.rules:
+        return "READY" if complete else "INCOMPLETE", None
+    needs = NOTHING
+    if terms.scheme_id is not None and terms.financial_instrument_id is not None:
+        is_first = bytes.fromhex(terms.financial_instrument_id) not in known.paid
+        payout = Payout(terms.minor, terms.currency, terms.country, terms.scheme_id, is_first)
+        needs = wanted(known.rules, terms.direction, payout)
+    awaiting = _awaiting.Awaiting(order_id, instruction_id, terms, needs)
+    if needs.approvals:
+        return "AWAITING_APPROVAL", awaiting
+    return "READY" if complete else "INCOMPLETE", awaiting
 
 
 def check_choice(
@@ -223,11 +279,15 @@ async def insert_orders(
     rows: Sequence[InstructionRow],
     defaults: Sequence[DefaultsRow],
     customers: Customers,
+    *,
+    batch: UUID | None = None,
 ) -> set[bytes]:
     """Write orders with all that belongs to them, and their audit entries; returns the ids that were taken already.
 
-    Nothing of an order that exists is written, nor a customer whom only such orders bring.
+    Nothing of an order that exists is written, nor a customer whom only such orders bring. `batch` is what instructions
+    can be approved by together.
     """
+    awaiting = await _begin_awaiting(op, rows)
     _, taken, _ = await op.whole(
         _WRITE,
         {
@@ -237,7 +297,9 @@ async def insert_orders(
             "a_correlation": pack_texts([order.correlation_id for order in orders]),
         },
     )
-    return {order_id.bytes for order_id in taken}
+    skipped = {order_id.bytes for order_id in taken}
+    await _awaiting.write_new(op, [item for item in awaiting if item.order_id not in skipped], batch)
+    return skipped
 
 
 async def add_instructions(
@@ -245,12 +307,25 @@ async def add_instructions(
     orders: Sequence[OrderRow],
     rows: Sequence[InstructionRow],
     customers: Customers,
+    *,
+    batch: UUID | None = None,
 ) -> set[bytes]:
     """Write instructions, making their orders where they aren't there; returns the ids of those that were new."""
+    awaiting = await _begin_awaiting(op, rows)
     parameters = _parameters(op, orders, rows, [], await _to_be_made(op, customers))
     nothing = {"only_new": False, "a_detail": pack_texts([]), "a_correlation": pack_texts([])}
     _, _, added = await op.whole(_WRITE, {**parameters, **nothing})
-    return {instruction_id.bytes for instruction_id in added}
+    new = {instruction_id.bytes for instruction_id in added}
+    await _awaiting.write_new(op, [item for item in awaiting if item.instruction_id in new], batch)
+    return new
+
+
+async def _begin_awaiting(op: Operation, rows: Sequence[InstructionRow]) -> Sequence[_awaiting.Awaiting]:
+    """What is to be kept of these rows. With any of it, writing them isn't the whole of the operation."""
+    awaiting = [row.awaiting for row in rows if row.awaiting is not None]
+    if awaiting:
+        await op.session.begin()
+    return awaiting
 
 
 async def _to_be_made(op: Operation, customers: Customers) -> Customers:

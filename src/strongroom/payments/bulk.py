@@ -20,9 +20,10 @@ import msgspec
 from strongroom.access import Permission, require
 from strongroom.audit import Entry, record_many
 from strongroom.database import Operation
-from strongroom.kernel.errors import AlreadyExists, Failure, InFlight, Invalid, NotFound, StrongroomError
+from strongroom.kernel.errors import AlreadyExists, Failure, Forbidden, InFlight, Invalid, NotFound, StrongroomError
 from strongroom.kernel.ids import JobId, new_uuid
 from strongroom.payments import _writing
+from strongroom.payments.ceilings import open_ledger
 from strongroom.payments.contents import NewInstruction, NewOrder, OrderContent, encode, order_id_of
 from strongroom.payments.customers import customer_id_of
 from strongroom.payments.instructions import find_defaults, taken
@@ -123,7 +124,7 @@ async def write_lines(
     verdicts: dict[int, StrongroomError] = {number: line for number, line in lines if isinstance(line, StrongroomError)}
     orders = [(number, line) for number, line in lines if isinstance(line, NewOrder)]
     if orders:
-        made = await create_orders(op, [order for _, order in orders], [op.correlation_id] * len(orders))
+        made = await create_orders(op, [order for _, order in orders], [op.correlation_id] * len(orders), job_id)
         verdicts |= {
             number: verdict
             for (number, _), verdict in zip(orders, made, strict=True)
@@ -131,7 +132,7 @@ async def write_lines(
         }
     instructions = [(number, line) for number, line in lines if isinstance(line, InstructionLine)]
     if instructions:
-        verdicts |= await _write_instructions(op, instructions)
+        verdicts |= await _write_instructions(op, instructions, job_id)
     results = b"\n".join([_encode_result(_result(number, line, verdicts.get(number))) for number, line in lines])
     refused = len(verdicts)
     accepted = len(lines) - refused
@@ -216,7 +217,7 @@ def job_not_found() -> NotFound:
 
 
 async def _write_instructions(
-    op: Operation, lines: Sequence[tuple[int, InstructionLine]]
+    op: Operation, lines: Sequence[tuple[int, InstructionLine]], job_id: UUID
 ) -> dict[int, StrongroomError]:
     """Write instruction lines, orders and bank accounts made as needed; returns why not, by line number."""
     verdicts: dict[int, StrongroomError] = {}
@@ -234,8 +235,9 @@ async def _write_instructions(
     }
     defaults = await find_defaults(op, set(ids.values()))
     known = await _writing.look_up(op, [instruction for _, _, instruction in chosen], defaults.values())
+    ledger = await open_ledger(op)
     orders: dict[bytes, _writing.OrderRow] = {}
-    rows: dict[bytes, tuple[int, _writing.InstructionRow, str]] = {}
+    rows: dict[bytes, tuple[int, _writing.InstructionRow, NewInstruction]] = {}
     customers: dict[tuple[bytes, bytes], str] = {}
     for number, line, instruction in chosen:
         order_id, _ = ids[number]
@@ -244,7 +246,9 @@ async def _write_instructions(
             row = _writing.make_row(
                 op, instruction, order_ref=line.order_ref, order_id=order_id, defaults=given, known=known
             )
-        except Invalid as error:
+            if row.instruction_id not in rows:
+                ledger.admit(op, [instruction])
+        except (Forbidden, Invalid) as error:
             verdicts[number] = error
             continue
         if row.instruction_id in rows:
@@ -256,22 +260,26 @@ async def _write_instructions(
                 )
             )
             continue
-        rows[row.instruction_id] = (number, row, instruction.ref)
+        rows[row.instruction_id] = (number, row, instruction)
         customers[row.customer_id, order_id] = instruction.customer_ref
         if order_id not in orders:
             content = encode(OrderContent(line.order_ref, {}))
             orders[order_id] = _writing.OrderRow(order_id, op.cipher.seal("orders", "sealed", order_id, content))
     if not rows:
         return verdicts
-    new = await _writing.add_instructions(op, list(orders.values()), [row for _, row, _ in rows.values()], customers)
+    new = await _writing.add_instructions(
+        op, list(orders.values()), [row for _, row, _ in rows.values()], customers, batch=job_id
+    )
     entries = []
-    for instruction_id, (number, row, ref) in rows.items():
+    for instruction_id, (number, row, instruction) in rows.items():
         if instruction_id in new:
             entries.append(
                 Entry("instruction.create", "instruction", instruction_id.hex(), correlation_id=op.correlation_id)
             )
         else:
-            verdicts[number] = await taken(op, row.order_id, instruction_id, ref)
+            verdicts[number] = await taken(op, row.order_id, instruction_id, instruction.ref)
+            ledger.take_back([instruction])
+    await ledger.keep(op)
     await record_many(op, entries)
     return verdicts
 

@@ -48,6 +48,7 @@ from strongroom.kernel.actors import system
 from strongroom.kernel.errors import Broken, Failure, StrongroomError, Unavailable
 from strongroom.kernel.ids import FileId, TenantId, new_uuid, new_uuid_bytes
 from strongroom.kernel.money import Money
+from strongroom.payments.approvals import expire
 from strongroom.payments.apps import find_installed_ids, get_settings
 from strongroom.payments.contents import decode_instruction
 from strongroom.payments.instructions import TransactionContent, add_event
@@ -76,8 +77,7 @@ ROUNDS: Final = 8
 ROUNDS_OF_TENANT: Final = 3
 """Most of them for one tenant, so that a slow payment holds up its own batch only."""
 ACT_WITHIN: Final = LEASE / 2
-"""An attempt whose turn has not come by then is given back unsent; the rest of its lease is longer than any rail's
-time-out, so that nobody enquires about an attempt that is still being made."""
+"""An attempt whose turn hasn't come by then is given back unsent: the rest of its lease outlasts any rail's answer."""
 RECORD_AGAIN: Final = 60
 RECORD_AGAIN_S: Final = 0.5
 """How often an outcome that could not be recorded is recorded again, and after which pause."""
@@ -224,16 +224,16 @@ class Dispatcher:
         return [TenantId(row[0]) for row in rows]
 
     async def round(self, tenant: TenantId) -> Tally:
-        """One round for a tenant: one batch of what is due, files that wait, attempts to be asked about.
+        """One round for a tenant: what wasn't approved in time, a batch of what is due, files, attempts to ask about.
 
-        Returns when all of it has ended, and raises the first error then; attempts whose end could not be recorded are
-        enquired about later.
+        Returns when all of it has ended, then raises the first error; what wasn't recorded is enquired about later.
         """
         tally = Tally()
         troubles = self._troubles.setdefault(tenant, _Troubles())
         begin = partial(self._databases.operation, WORKER, tenant=tenant)
 
         async def intend(op: Operation) -> tuple[list[_Due], dict[str, Mapping[str, str]]]:
+            await expire(op)
             due = await _intend(op, troubles) if await _may_pay(op) else []
             return due, {app_id: await get_settings(op, app_id) for app_id in {item.app_id for item in due}}
 

@@ -1,8 +1,9 @@
 """Instructions: one payment each way, wanted by a day.
 
 States (wire contract, section 3): INCOMPLETE until it has a scheme and a financial instrument, then READY (shown as
-LATE past its day), PROCESSING once its money has been asked for, then COMPLETED, FAILED or UNCONFIRMED; CANCELLED
-before that. Its identity is its order's and its own reference, cancelled ones included.
+LATE past its day), or AWAITING_APPROVAL where a rule wants that first; PROCESSING once its money has been asked for,
+then COMPLETED, FAILED or UNCONFIRMED; CANCELLED before that. Its identity is its order's and its own reference,
+cancelled ones included.
 """
 
 from __future__ import annotations
@@ -15,13 +16,14 @@ from uuid import UUID
 
 import msgspec
 
-from strongroom.access import Permission, require
+from strongroom.access import Payment, Permission, require
 from strongroom.audit import record
 from strongroom.database import Operation, pack_uuids
 from strongroom.kernel.errors import AlreadyExists, Conflict, Failure, Invalid, NotFound
 from strongroom.kernel.ids import new_uuid
 from strongroom.kernel.money import EXPONENTS, Money, OutOfRange
-from strongroom.payments import _writing
+from strongroom.payments import _awaiting, _writing
+from strongroom.payments.ceilings import open_ledger
 from strongroom.payments.contents import (
     Defaults,
     InstructionContent,
@@ -34,7 +36,7 @@ from strongroom.payments.contents import (
 )
 from strongroom.payments.customers import customer_id_of
 
-OPEN: Final = frozenset({"INCOMPLETE", "READY"})
+OPEN: Final = frozenset({"INCOMPLETE", "READY", "AWAITING_APPROVAL"})
 """States in which an instruction can be changed or cancelled."""
 
 
@@ -136,8 +138,11 @@ async def add_instruction(op: Operation, order_ref: str, new: NewInstruction) ->
     known = await _writing.look_up(op, [new], [defaults])
     row = _writing.make_row(op, new, order_ref=order_ref, order_id=order_id, defaults=defaults, known=known)
     customers = {(row.customer_id, order_id): new.customer_ref}
+    ledger = await open_ledger(op)
+    ledger.admit(op, [new])
     if not await _writing.add_instructions(op, [], [row], customers):
         raise await taken(op, order_id, row.instruction_id, new.ref)
+    await ledger.keep(op)
     await record(op, "instruction.create", "instruction", row.instruction_id.hex())
 
 
@@ -232,7 +237,7 @@ async def list_of_order(op: Operation, order_id: bytes) -> list[Instruction]:
 
 
 async def change_instruction(op: Operation, order_ref: str, ref: str, change: Change) -> None:
-    """Change an instruction that is still open; READY or INCOMPLETE follows from what it then has.
+    """Change an instruction that is still open; its state follows from what it then has. What was approved isn't then.
 
     Raises errors.NotFound, errors.Conflict (`INSTRUCTION_CANCELLED`, `INSTRUCTION_NOT_UPDATABLE`), errors.Invalid
     (`AMOUNT_OUT_OF_RANGE`, `SCHEME_ID_NOT_RECOGNISED`, `SCHEME_ID_NOT_SUPPORTED`, `FINANCIAL_INSTRUMENT_NOT_FOUND`).
@@ -269,6 +274,28 @@ async def change_instruction(op: Operation, order_ref: str, ref: str, change: Ch
     )
     if failures:
         raise Invalid(*failures)
+    ledger = await open_ledger(op)
+    ledger.admit(op, [Payment(country=country, currency=currency, minor=money.minor)])
+    await ledger.keep(op)
+    status, awaiting = _writing.begin(
+        known,
+        order_id,
+        instruction_id,
+        _awaiting.Terms(
+            direction=direction,
+            minor=money.minor,
+            currency=currency,
+            country=country,
+            settled_by=change.settled_by or settled_by,
+            scheme_id=scheme_id,
+            financial_instrument_id=None if instrument_id is None else instrument_id.hex(),
+            customer_ref=customer_ref,
+        ),
+    )
+    if awaiting is None:
+        await _awaiting.lift(op, order_id, instruction_id)
+    else:
+        await _awaiting.write_changed(op, awaiting)
     metadata = content.metadata if change.metadata is None else change.metadata
     sealed = encode(InstructionContent(order_ref, ref, customer_ref, money.minor, metadata))
     await _writing.make_customer(op, customer_ref)
@@ -288,7 +315,7 @@ async def change_instruction(op: Operation, order_ref: str, ref: str, change: Ch
         scheme_source,
         instrument_id.hex() if instrument_id else None,
         instrument_source,
-        "READY" if scheme_id and instrument_id else "INCOMPLETE",
+        status,
         op.cipher.seal("instructions", "sealed", instruction_id, sealed),
         op.now,
         order_id.hex(),
@@ -315,6 +342,7 @@ async def cancel_instruction(op: Operation, order_ref: str, ref: str, reason: st
         order_id.hex(),
         instruction_id.hex(),
     )
+    await _awaiting.end(op, order_id, instruction_id, "CANCELLED")
     await add_event(op, order_id, instruction_id, "CANCELLED", reason="cancelled by request")
     await record(op, "instruction.cancel", "instruction", instruction_id.hex())
 

@@ -10,12 +10,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
+from uuid import UUID
 
 from strongroom.access import Permission, require
 from strongroom.audit import record
 from strongroom.database import Operation
 from strongroom.kernel.errors import AlreadyExists, Failure, Invalid, NotFound, StrongroomError
 from strongroom.payments import _writing
+from strongroom.payments.ceilings import open_ledger
 from strongroom.payments.contents import (
     Defaults,
     NewInstruction,
@@ -59,15 +61,19 @@ def order_not_found() -> NotFound:
 
 
 async def create_orders(
-    op: Operation, orders: Sequence[NewOrder], correlation_ids: Sequence[str]
+    op: Operation, orders: Sequence[NewOrder], correlation_ids: Sequence[str], batch: UUID | None = None
 ) -> list[NewOrder | StrongroomError]:
-    """Make many orders at once; each gets its own verdict, in order: itself when made, else why not."""
+    """Make many orders at once; each gets its own verdict, in order: itself when made, else why not.
+
+    `batch` is what their instructions can be approved by together.
+    """
     require(op, Permission.TRANSACTIONS_WRITE)
     known = await _writing.look_up(
         op,
         [instruction for order in orders for instruction in order.instructions],
         [defaults for order in orders for defaults in order.customer_defaults.values()],
     )
+    ledger = await open_ledger(op)
     verdicts: list[NewOrder | StrongroomError] = []
     ids: list[bytes] = []
     to_write: list[_writing.OrderRow] = []
@@ -83,6 +89,7 @@ async def create_orders(
             continue
         try:
             prepared, prepared_defaults = _prepare(op, order, order_id, known)
+            ledger.admit(op, order.instructions)
         except StrongroomError as error:
             verdicts.append(error)
             continue
@@ -99,11 +106,13 @@ async def create_orders(
         verdicts.append(order)
     if not to_write:
         return verdicts
-    existing = await _writing.insert_orders(op, to_write, rows, defaults_rows, customers)
+    existing = await _writing.insert_orders(op, to_write, rows, defaults_rows, customers, batch=batch)
     if existing:
         for position, verdict in enumerate(verdicts):
             if ids[position] in existing and not isinstance(verdict, StrongroomError):
                 verdicts[position] = already_exists(verdict.ref)
+                ledger.take_back(verdict.instructions)
+    await ledger.keep(op)
     return verdicts
 
 

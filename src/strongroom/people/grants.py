@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Final
 
-from strongroom.access import ACCOUNT_ROLES, TENANT_ROLES, Permission, require
+from strongroom.access import Permission, check_grant, grantable, require
 from strongroom.audit import record
 from strongroom.database import Databases, Operation
 from strongroom.kernel.errors import Conflict, Failure, Invalid, NotFound
@@ -19,9 +19,9 @@ from strongroom.kernel.ids import PersonId, TenantId, new_uuid
 _ADMIN: Final = "account-admin"
 
 
-def roles_in(tenant: TenantId | None) -> frozenset[str]:
+async def roles_in(op: Operation, databases: Databases, tenant: TenantId | None) -> frozenset[str]:
     """The roles that can be held in a tenant, or (None) in the account itself."""
-    return ACCOUNT_ROLES if tenant is None else TENANT_ROLES
+    return await grantable(databases, op.account, tenant)
 
 
 def require_users(op: Operation, tenant: TenantId | None, *, writes: bool) -> None:
@@ -35,14 +35,15 @@ def require_users(op: Operation, tenant: TenantId | None, *, writes: bool) -> No
         require(op, Permission.TENANTS_WRITE if writes else Permission.TENANTS_READ)
 
 
-def check_roles(tenant: TenantId | None, roles: Collection[str]) -> None:
-    """Raises errors.Invalid (`ROLES_IS_REQUIRED`, `ROLES_NOT_RECOGNISED`)."""
+async def check_roles(op: Operation, databases: Databases, tenant: TenantId | None, roles: Collection[str]) -> None:
+    """Raises errors.Invalid (`ROLES_IS_REQUIRED`, `ROLES_NOT_RECOGNISED`), and as `access.check_grant`."""
     if not roles:
         raise Invalid(Failure("ROLES_IS_REQUIRED", "A person needs at least one role."))
-    known = roles_in(tenant)
+    known = await roles_in(op, databases, tenant)
     if not known.issuperset(roles):
         choice = ", ".join(sorted(known))
         raise Invalid(Failure("ROLES_NOT_RECOGNISED", "The roles to choose from are {known}.", {"known": choice}))
+    await check_grant(op, databases, tenant, roles)
 
 
 async def check_tenant(databases: Databases, op: Operation, tenant: TenantId | None) -> None:

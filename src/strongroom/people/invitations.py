@@ -107,8 +107,8 @@ async def invite(
     errors.AlreadyExists (`USER_ALREADY_EXISTS`) and errors.Conflict (`USER_LIMIT_REACHED`).
     """
     require_users(op, tenant, writes=True)
-    check_roles(tenant, roles)
     await check_tenant(databases, op, tenant)
+    await check_roles(op, databases, tenant, roles)
     known = await find_person(op, address)
     if known is not None:
         if await roles_of(op, known.person_id, tenant):

@@ -17,12 +17,12 @@ from uuid import UUID
 import msgspec
 
 from strongroom.audit import record
-from strongroom.database import Operation
+from strongroom.database import Databases, Operation
 from strongroom.kernel.errors import Conflict, Failure, NotFound
 from strongroom.kernel.ids import InvitationId, PersonId, TenantId, new_uuid
 from strongroom.people.address_book import AddressBook
 from strongroom.people.enforcement import keep_break_glass
-from strongroom.people.grants import end_grants, require_users, roles_of, set_roles
+from strongroom.people.grants import check_roles, end_grants, require_users, roles_of, set_roles
 
 MAX_PERSONS: Final = 1_000
 """Most people of an account."""
@@ -151,14 +151,17 @@ async def list_persons(op: Operation, tenant: TenantId | None) -> Sequence[tuple
     return [(_person(op, row), tuple(row[3])) for row in rows]
 
 
-async def change_roles(op: Operation, person_id: PersonId, tenant: TenantId | None, roles: Sequence[str]) -> Person:
+async def change_roles(
+    op: Operation, databases: Databases, person_id: PersonId, tenant: TenantId | None, roles: Sequence[str]
+) -> Person:
     """Replace what a person may do in the account, or in one of its tenants; counts from their next request.
 
     Their sessions go on, under new ids from their next request (see `people.sessions`).
 
-    Raises errors.NotFound (`USER_NOT_FOUND`) and as `grants.set_roles`.
+    Raises errors.NotFound (`USER_NOT_FOUND`), and as `grants.check_roles` and `grants.set_roles`.
     """
     require_users(op, tenant, writes=True)
+    await check_roles(op, databases, tenant, roles)
     person = await get_person(op, person_id)
     if not await roles_of(op, person_id, tenant):
         raise person_not_found()

@@ -20,11 +20,12 @@ from uuid import UUID
 
 import msgspec
 
-from strongroom.access import Permission, require
+from strongroom.access import Permission, require, with_own_roles
 from strongroom.audit import record
 from strongroom.database import Databases, Operation
 from strongroom.identity.ip_lists import check_source
 from strongroom.kernel.actors import Actor, ActorKind, system
+from strongroom.kernel.custom_roles import CustomRole
 from strongroom.kernel.errors import Failure, Invalid, NotFound, Unauthenticated
 from strongroom.kernel.ids import AccountId, PersonId, SessionId, new_uuid
 from strongroom.kernel.networks import NOWHERE, Address, parse_address
@@ -89,6 +90,7 @@ class SignedIn:
     proven_at: datetime
     is_due: bool
     source: Address | None = None
+    custom_roles: tuple[CustomRole, ...] = ()
 
     @property
     def actor(self) -> Actor:
@@ -99,6 +101,8 @@ class SignedIn:
             account_id=self.account_id,
             roles=frozenset(self.roles),
             source=self.source,
+            custom_roles=self.custom_roles,
+            proven_at=self.proven_at,
         )
 
     def is_fresh(self, now: datetime) -> bool:
@@ -256,7 +260,7 @@ async def find_session(
         found = await _find(op, raw, stage)
     found = dataclasses.replace(found, source=visitor.address)
     await databases.check_address(found.actor, account)
-    return found
+    return dataclasses.replace(found, custom_roles=(await with_own_roles(databases, found.actor)).custom_roles)
 
 
 async def _find(op: Operation, raw: bytes, stage: Stage) -> SignedIn:

@@ -18,7 +18,7 @@ import msgspec
 import structlog
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from strongroom.access import Permission, allows
+from strongroom.access import Permission, require_held
 from strongroom.api.problems import status_of
 from strongroom.api.source import SourceReader
 from strongroom.audit import record
@@ -249,14 +249,8 @@ class Portals:
     async def _enter(self, visit: Visit, fresh: dict[str, Cookie | None]) -> None:
         """Go on only with the page's permission; where what the person may do was changed, under another secret."""
         session = visit.signed_in
-        if visit.page.permission is not None and not allows(session.actor, visit.page.permission):
-            raise Forbidden(
-                Failure(
-                    "FORBIDDEN",
-                    "This needs the permission {permission}, which your roles don't include.",
-                    {"permission": visit.page.permission.value},
-                )
-            )
+        if visit.page.permission is not None:
+            require_held(session.actor, visit.page.permission)
         if session.is_due and session.stage is Stage.SIGNED_IN:
             async with visit.door.databases.operation(session.actor, account=session.account_id) as op:
                 token = await renew_session(op, session.session_id, proven=False)

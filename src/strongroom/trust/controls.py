@@ -10,7 +10,9 @@ from strongroom.trust.checks.at_rest import check_at_rest
 from strongroom.trust.checks.cards import check_cards
 from strongroom.trust.checks.customer_keys import check_customer_keys
 from strongroom.trust.checks.invitations import check_invitations
+from strongroom.trust.checks.limits import check_limits
 from strongroom.trust.checks.once import check_once
+from strongroom.trust.checks.privileges import check_privileges
 from strongroom.trust.checks.segregation import check_segregation
 from strongroom.trust.checks.single_sign_on import check_single_sign_on
 from strongroom.trust.checks.tokens import check_tokens
@@ -26,6 +28,8 @@ CHECKS: Final[Mapping[str, Check]] = {
     "ACC-1": check_invitations,
     "ACC-2": check_single_sign_on,
     "ACC-3": check_addresses,
+    "ACC-4": check_privileges,
+    "ACC-5": check_limits,
     "ACC-6": check_tokens,
     "ENC-1": check_transport,
     "ENC-2": check_at_rest,

@@ -1,19 +1,22 @@
-"""People on the stage: somebody who is there with all that belongs to a person, for checks to reach for."""
+"""What else is on the stage for checks to reach for: people, and what is about who may do what."""
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
-from strongroom.kernel.ids import PersonId, SessionId, new_uuid
+from strongroom.kernel.ids import ApiKeyId, PersonId, SessionId, new_uuid, parse_uuid
 from strongroom.kernel.secret import Secret
 from strongroom.notices import queue_letter
 from strongroom.people import accept_with_password, invite
 from strongroom.people.grants import set_roles
 from strongroom.people.sessions import SessionSettings, Visitor, list_sessions, put_settings
 from strongroom.people.totp import code_at, new_totp_secret, step_of
-from strongroom.trust.stage import PROVER, Seat
+from strongroom.trust.client import Caller, Key
+from strongroom.trust.stage import PROVER, Seat, Stage
 from strongroom.trust.workbench import Workbench
 
+_CEILINGS: Final = {"ceilings": [{"currency": "EUR", "perDay": "1000.00"}]}
 _VISITOR: Final = Visitor(source="", agent="prove")
 _LETTER: Final = {"company": "prove", "address": "prove@example.com", "link": "", "until": ""}
 
@@ -51,3 +54,34 @@ async def furnish_person(bench: Workbench, seat: Seat) -> tuple[PersonId, Sessio
         await set_roles(op, invitation.person_id, seat.tenant_id, ["tenant-app-read"])
         (session,) = await list_sessions(op, invitation.person_id)
     return invitation.person_id, session.session_id
+
+
+async def furnish_access(scene: Stage, payout: Mapping[str, Any]) -> Mapping[str, str]:
+    """A role of the account's own, and a payout by who holds it that waits for a second approval; ids, as in paths."""
+    account, admin = await scene.account_caller(scene.here), await scene.caller(scene.here)
+    role = {"name": "prove", "level": "tenant", "permissions": ["transactions:write"], "conditions": _CEILINGS}
+    await account.done("POST", "/v1/account/roles", role)
+    rule = await admin.done("POST", "/v1/tenant/approval-rules", {"name": "prove", "approvals": 2})
+    maker = await make_holder(scene, admin, ["custom:prove"])
+    order = {"orderRef": "prove-waiting", "instructions": [payout]}
+    await maker.done("POST", "/v1/order-management", order)
+    approver = await make_holder(scene, admin, ["tenant-approval"])
+    path = f"/v1/order-management/prove-waiting/instruction/{payout['instructionRef']}"
+    await approver.done("POST", f"{path}/approve")
+    return {"name": "prove", "ruleId": rule["ruleId"]}
+
+
+async def make_holder(scene: Stage, admin: Caller, roles: Sequence[str]) -> Caller:
+    """Somebody with a key of their own that an admin made, signed in."""
+    level = "account" if admin.key.tenant_id is None else "tenant"
+    made = await admin.done("POST", f"/v1/{level}/keys", {"name": "prove", "roles": list(roles)})
+    public_key = parse_uuid(made["publicKey"])
+    if public_key is None:
+        raise ValueError("a key's public half is a UUID")
+    key = Key(
+        public_key=ApiKeyId(public_key),
+        private_key=Secret(made["privateKey"]),
+        account_id=admin.key.account_id,
+        tenant_id=admin.key.tenant_id,
+    )
+    return await scene.client.caller(key)

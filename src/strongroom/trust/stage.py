@@ -50,10 +50,11 @@ _OF_PEOPLE: Final = (
     "admissions", "invitations",
 )  # fmt: skip
 SWEPT: Final = (
-    "statement_entries", "statements", "instruction_events", "transactions", "payment_files", "instructions",
+    "statement_entries", "statements", "instruction_events", "transactions", "payment_files", "approval_votes",
+    "approvals", "approval_rules", "instructions",
     "order_customer_defaults", "orders", "financial_instruments", "customers", "schemes", "scheme_drafts",
     "installed_apps", "bulk_results", "bulk_jobs", "due_work", "idempotency_keys", "key_work", "nonces",
-    "api_keys", "openings", "alerts", "ip_lists", "revoked_tokens", "ended_persons", *_OF_PEOPLE,
+    "api_keys", "openings", "alerts", "ip_lists", "revoked_tokens", "ended_persons", "day_totals", *_OF_PEOPLE,
 )  # fmt: skip
 """A region's tables that are emptied of the stage's rows, those that refer to others first."""
 KEPT: Final = ("schema_migrations", "accounts", "tenants", "scope_keys", "data_keys", "key_epochs", "audit_entries")
@@ -198,7 +199,7 @@ async def _key(bench: Workbench, account: AccountId, tenant: TenantId | None) ->
 
 async def _sweep(bench: Workbench) -> None:
     async with bench.admin(DIRECTORY) as connection:
-        for table in ("api_keys", "account_networks", "sign_in_addresses"):
+        for table in ("api_keys", "account_networks", "sign_in_addresses", "custom_roles", "role_conflicts"):
             statement = sql.SQL("delete from {} where account_id = any(%s)").format(sql.Identifier(table))
             await connection.execute(statement, (list(ACCOUNTS),))
     for region in bench.config.regions:
@@ -234,7 +235,7 @@ async def _empty(connection: AdminConnection, table: str) -> None:
         "idempotency_keys": sql.SQL("scope_id = any(%(owners)s)"),
         "key_work": sql.SQL("scope_id = any(%(owners)s)"),
         **dict.fromkeys(_OF_PEOPLE, sql.SQL("account_id = any(%(owners)s)")),
-        **dict.fromkeys(("ip_lists", "revoked_tokens"), sql.SQL("scope_id = any(%(owners)s)")),
+        **dict.fromkeys(("ip_lists", "revoked_tokens", "approval_rules"), sql.SQL("scope_id = any(%(owners)s)")),
     }.get(table, sql.SQL("tenant_id = any(%(owners)s)"))
     statement = sql.SQL("delete from {} where {}").format(sql.Identifier(table), condition)
     await connection.execute(statement, {"owners": [*ACCOUNTS, *TENANTS]})

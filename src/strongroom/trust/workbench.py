@@ -36,6 +36,8 @@ class Endpoint:
     method: str
     path: str
     level: Level
+    permission: str = ""
+    """What it takes; public routes take none."""
 
     def __str__(self) -> str:
         return f"{self.method} {self.path}"

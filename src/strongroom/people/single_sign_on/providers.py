@@ -187,8 +187,8 @@ async def put_provider(op: Operation, databases: Databases, outside: Outside, wa
     subjects and people end when the provider is another one. Where the provider is enforced now, sessions of those who
     may come in by it alone end.
 
-    Raises errors.Forbidden (`FORBIDDEN`), errors.NotFound (`TENANT_NOT_FOUND`) and errors.Invalid, with all that is
-    wrong in it.
+    Raises errors.Forbidden (`FORBIDDEN`), errors.NotFound (`TENANT_NOT_FOUND`), errors.Invalid, with all that is
+    wrong in it, and as `grants.check_roles`.
     """
     require_single_sign_on(op)
     before = await find_provider(op)
@@ -263,11 +263,11 @@ async def _check(op: Operation, databases: Databases, outside: Outside, wanted: 
             Failure("GROUP_ROLES_LIMIT_REACHED", "There are {limit} mappings at most.", {"limit": MAX_MAPPINGS})
         )
     if wanted.default_roles:
-        check_roles(None, wanted.default_roles)
+        await check_roles(op, databases, None, wanted.default_roles)
     for mapping in wanted.mappings:
         tenant = None if mapping.tenant_id is None else TenantId(mapping.tenant_id)
-        check_roles(tenant, mapping.roles)
         await check_tenant(databases, op, tenant)
+        await check_roles(op, databases, tenant, mapping.roles)
     if wanted.is_enforced or wanted.break_glass is not None:
         failures += await _check_enforcement(op, wanted)
     if failures:

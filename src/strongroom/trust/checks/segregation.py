@@ -31,7 +31,7 @@ from strongroom.rails.marketplace import SEPA_CREDIT_TRANSFER
 from strongroom.trust import bank
 from strongroom.trust.client import Caller, codes
 from strongroom.trust.columns import find_columns
-from strongroom.trust.furnishing import furnish_person
+from strongroom.trust.furnishing import furnish_access, furnish_person
 from strongroom.trust.routes import path_of
 from strongroom.trust.stage import PROVER, Seat, Stage, stage
 from strongroom.trust.verdicts import Figure, Findings
@@ -62,7 +62,7 @@ _NOT_FURNISHED: Final = frozenset({"GET /v1/schemes/collect/{schemeId}/published
 """What even the owner has not got: production has no app yet that collects, so no collect scheme can be published."""
 _NEVER_SHARED: Final = (
     "jobId", "schemeId", "draftId", "id", "financialInstrumentId", "transactionId", "tenantId", "publicKey",
-    "statementId", "rotationId", "userId", "sessionId",
+    "statementId", "rotationId", "userId", "sessionId", "ruleId",
 )  # fmt: skip
 """Path parameters that are ids: somebody else's is never anything of one's own."""
 _QUERIES: Final = {"GET /v1/customer-vault": "?customerRef={customerRef}"}
@@ -197,6 +197,8 @@ async def _furnish(bench: Workbench, scene: Stage) -> _Belongings:
     await caller.done("POST", "/v1/customer-vault/prove-forgotten/financial-instrument", _FORGOTTEN)
     await caller.done("DELETE", "/v1/customer-vault/prove-forgotten")
     person, session = await furnish_person(bench, seat)
+    payout = _instruction("prove-payout", customer, scheme_id, instrument["id"], note)
+    access = await furnish_access(scene, payout)
     return _Belongings(
         ids={
             "orderRef": order,
@@ -221,6 +223,7 @@ async def _furnish(bench: Workbench, scene: Stage) -> _Belongings:
             "accountRotationId": account_rotation,
             "userId": str(person),
             "sessionId": str(session),
+            **access,
         },
         words=[
             word, scheme_id, draft_id, instrument["id"], str(transaction), job["jobId"], rotation, account_rotation,
