@@ -9,7 +9,8 @@ import pytest
 
 from strongroom.api.routing import MAX_BODY_BYTES
 from strongroom.assembly import App
-from strongroom.database.catalogue import OPENED_FOR, SEALED_TABLES, row_bytes
+from strongroom.database.catalogue import OPENED_FOR
+from strongroom.database.sealed_tables import SEALED_TABLES, row_bytes
 from tests.api.paying import ORDERS, codes, instruction, make_account, make_order, order, refusal
 from tests.fixtures.platform import Client
 from tests.payments.world import World

@@ -9,14 +9,13 @@ from strongroom.database.catalogue import (
     CATALOGUE,
     OPENED_FOR,
     OPENING_PURPOSES,
-    SEALED_TABLES,
     SENSITIVE,
     Column,
     DataClass,
     Purpose,
     Retention,
-    row_bytes,
 )
+from strongroom.database.sealed_tables import SEALED_TABLES, row_bytes
 from tests.guards.golden import GOLDEN, differences
 
 UNREADABLE = {DataClass.SEALED, DataClass.SENSITIVE, DataClass.WRAPPED}

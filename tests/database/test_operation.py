@@ -156,6 +156,8 @@ async def lazily(world: World, actor: Actor | None = None) -> AsyncIterator[Oper
 
 async def test_a_whole_operation_takes_one_exchange(world: World) -> None:
     """It begins with the statement and is over with it: nothing is left to commit, or to roll back."""
+    async with lazily(world) as op:  # from now on the process remembers the tenant's rules for approvals
+        await create_orders(op, [NewOrder("o-0", [])], [""])
     new = [NewOrder("o-1", [])]
     async with lazily(world) as op:
         assert op.session.stage is Stage.NEW
@@ -163,8 +165,8 @@ async def test_a_whole_operation_takes_one_exchange(world: World) -> None:
         assert await create_orders(op, new, [""]) == new
         assert op.session.stage is Stage.DONE
         assert op.connection.info.transaction_status is TransactionStatus.IDLE
-        assert await count(world) == 1
-    assert await count(world) == 1
+        assert await count(world) == 2
+    assert await count(world) == 2
 
 
 async def test_a_whole_statement_after_another_ends_with_the_operation(world: World) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from strongroom.assembly import App
-from strongroom.database.catalogue import OPENED_FOR, SEALED_TABLES
+from strongroom.database.catalogue import OPENED_FOR
+from strongroom.database.sealed_tables import SEALED_TABLES
 from strongroom.kernel.actors import operator
 from strongroom.notices import queue_letter
 from strongroom.vault._walking import TABLES, count_envelopes, read_batch

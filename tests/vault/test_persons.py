@@ -12,8 +12,9 @@ import pytest
 
 from strongroom.assembly import SPLITS
 from strongroom.database import Operation, Purpose
-from strongroom.database.catalogue import PERSONAL, SEALED_TABLES
+from strongroom.database.catalogue import PERSONAL
 from strongroom.database.databases import CARDS, DIRECTORY, url_of
+from strongroom.database.sealed_tables import SEALED_TABLES
 from strongroom.kernel.errors import StrongroomError, Unavailable
 from strongroom.payments.customer_search import SearchBy, search_customers
 from strongroom.payments.customers import customer_id_of, forget, get_customer, put_details

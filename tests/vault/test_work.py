@@ -14,8 +14,9 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from strongroom.assembly import SPLITS
 from strongroom.database import Operation
-from strongroom.database.catalogue import OPENED_FOR, SEALED_TABLES
+from strongroom.database.catalogue import OPENED_FOR
 from strongroom.database.databases import url_of
+from strongroom.database.sealed_tables import SEALED_TABLES
 from strongroom.kernel.clock import ManualClock
 from strongroom.kernel.errors import Broken, StrongroomError, Unavailable
 from strongroom.kernel.secret import Secret

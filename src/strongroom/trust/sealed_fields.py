@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from strongroom.database import KeysChanged, Operation
-from strongroom.database.catalogue import OPENED_FOR, SEALED_TABLES, SENSITIVE, row_bytes
+from strongroom.database.catalogue import OPENED_FOR, SENSITIVE
+from strongroom.database.sealed_tables import SEALED_TABLES, row_bytes
 from strongroom.kernel.cipher import Cipher
 from strongroom.kernel.errors import StrongroomError
 from strongroom.trust.stage import PROVER, Seat

@@ -11,7 +11,7 @@ from uuid import UUID
 import msgspec
 
 from strongroom.database import Operation, pack_bytes, pack_texts, pack_uuids
-from strongroom.database.catalogue import SEALED_TABLES, Value, row_bytes
+from strongroom.database.sealed_tables import SEALED_TABLES, Value, row_bytes
 
 TABLES: Final = tuple(SEALED_TABLES)
 """The order in which tables are walked."""

@@ -17,7 +17,8 @@ from uuid import UUID
 
 from strongroom.audit import Entry, record_many
 from strongroom.database import Databases, Operation, pack_uuids
-from strongroom.database.catalogue import PERSONAL, SEALED_TABLES
+from strongroom.database.catalogue import PERSONAL
+from strongroom.database.sealed_tables import SEALED_TABLES
 from strongroom.vault import _walking
 from strongroom.vault.envelopes import ScopeCipher
 from strongroom.vault.holders.persons import RUN, PersonSecrets

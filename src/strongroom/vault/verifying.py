@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from strongroom.access import Permission, require
 from strongroom.audit import record
 from strongroom.database import Databases, KeysChanged, Operation
-from strongroom.database.catalogue import SEALED_TABLES, SENSITIVE
+from strongroom.database.catalogue import SENSITIVE
+from strongroom.database.sealed_tables import SEALED_TABLES
 from strongroom.kernel.actors import Actor
 from strongroom.kernel.errors import Broken, Unavailable
 from strongroom.vault import _walking

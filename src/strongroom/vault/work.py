@@ -28,7 +28,8 @@ import structlog
 
 from strongroom.audit import record
 from strongroom.database import Databases, Operation, Purpose, in_operation
-from strongroom.database.catalogue import BLIND_INDEXES, SEALED_TABLES
+from strongroom.database.catalogue import BLIND_INDEXES
+from strongroom.database.sealed_tables import SEALED_TABLES
 from strongroom.kernel.actors import system
 from strongroom.kernel.errors import Conflict, Failure, NotFound, StrongroomError, Unavailable
 from strongroom.kernel.ids import new_uuid
