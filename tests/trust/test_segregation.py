@@ -68,7 +68,7 @@ async def test_a_lock_that_is_taken_off_is_red(bench: Workbench, name: str) -> N
 async def test_with_every_lock_on_it_is_green(bench: Workbench) -> None:
     figure = await check_segregation(bench)
     assert figure.breaches == ()
-    assert "38 tables and " in figure.text
+    assert "49 tables and " in figure.text
     assert figure.text.endswith("3 tenants each in one of 2 regions")
 
 

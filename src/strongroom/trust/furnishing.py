@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
+from uuid import UUID
 
 from strongroom.kernel.ids import ApiKeyId, PersonId, SessionId, new_uuid, parse_uuid
 from strongroom.kernel.secret import Secret
@@ -11,8 +12,11 @@ from strongroom.notices import queue_letter
 from strongroom.people import accept_with_password, invite
 from strongroom.people.grants import set_roles
 from strongroom.people.sessions import SessionSettings, Visitor, list_sessions, put_settings
+from strongroom.people.single_sign_on.flow import addresses_of
 from strongroom.people.totp import code_at, new_totp_secret, step_of
-from strongroom.trust.client import Caller, Key
+from strongroom.trust.client import Caller, Key, Refused, codes
+from strongroom.trust.identity_provider import ROUTE, Arrival, Said, identity_provider, verify_domain
+from strongroom.trust.oauth_client import REVOCATION_PATH, open_client
 from strongroom.trust.stage import PROVER, Seat, Stage
 from strongroom.trust.workbench import Workbench
 
@@ -69,6 +73,35 @@ async def furnish_access(scene: Stage, payout: Mapping[str, Any]) -> Mapping[str
     path = f"/v1/order-management/prove-waiting/instruction/{payout['instructionRef']}"
     await approver.done("POST", f"{path}/approve")
     return {"name": "prove", "ruleId": rule["ruleId"]}
+
+
+async def furnish_single_sign_on(bench: Workbench, scene: Stage) -> tuple[UUID, str]:
+    """A provider of the account's own, somebody whom it has signed in, and somebody who is on the way; its domain."""
+    account, caller = scene.here.account_id, await scene.account_caller(scene.here)
+    domain = f"{new_uuid().hex}.example"
+    domain_id = await verify_domain(bench, account, domain)
+    provider, where = identity_provider(), addresses_of(bench.front_door, account)
+    await caller.done("PUT", ROUTE, provider.settings)
+    person = Arrival(bench, account)
+    said = Said(
+        audience=where["metadata"],
+        recipient=where["answer"],
+        request=await person.leave(),
+        address=f"prove@{domain}",
+        now=bench.clock.now(),
+    )
+    if not await person.arrive(said.request, provider.assertion(said)):
+        raise Refused("the provider of the checks' own signs nobody in")
+    await Arrival(bench, account).leave()
+    return domain_id, domain
+
+
+async def furnish_revocation(scene: Stage) -> None:
+    """A token of the tenant's that its key has revoked."""
+    client = await open_client(scene)
+    answer = await client.post(REVOCATION_PATH, token=await client.token())
+    if answer.status != 200:
+        raise Refused(f"revoking a token was answered {answer.status} {codes(answer)}")
 
 
 async def make_holder(scene: Stage, admin: Caller, roles: Sequence[str]) -> Caller:

@@ -31,7 +31,7 @@ from strongroom.rails.marketplace import SEPA_CREDIT_TRANSFER
 from strongroom.trust import bank
 from strongroom.trust.client import Caller, codes
 from strongroom.trust.columns import find_columns
-from strongroom.trust.furnishing import furnish_access, furnish_person
+from strongroom.trust.furnishing import furnish_access, furnish_person, furnish_revocation, furnish_single_sign_on
 from strongroom.trust.routes import path_of
 from strongroom.trust.stage import PROVER, Seat, Stage, stage
 from strongroom.trust.verdicts import Figure, Findings
@@ -62,7 +62,7 @@ _NOT_FURNISHED: Final = frozenset({"GET /v1/schemes/collect/{schemeId}/published
 """What even the owner has not got: production has no app yet that collects, so no collect scheme can be published."""
 _NEVER_SHARED: Final = (
     "jobId", "schemeId", "draftId", "id", "financialInstrumentId", "transactionId", "tenantId", "publicKey",
-    "statementId", "rotationId", "userId", "sessionId", "ruleId",
+    "statementId", "rotationId", "userId", "sessionId", "ruleId", "domainId",
 )  # fmt: skip
 """Path parameters that are ids: somebody else's is never anything of one's own."""
 _QUERIES: Final = {"GET /v1/customer-vault": "?customerRef={customerRef}"}
@@ -199,6 +199,8 @@ async def _furnish(bench: Workbench, scene: Stage) -> _Belongings:
     person, session = await furnish_person(bench, seat)
     payout = _instruction("prove-payout", customer, scheme_id, instrument["id"], note)
     access = await furnish_access(scene, payout)
+    domain_id, domain = await furnish_single_sign_on(bench, scene)
+    await furnish_revocation(scene)
     return _Belongings(
         ids={
             "orderRef": order,
@@ -223,12 +225,13 @@ async def _furnish(bench: Workbench, scene: Stage) -> _Belongings:
             "accountRotationId": account_rotation,
             "userId": str(person),
             "sessionId": str(session),
+            "domainId": str(domain_id),
             **access,
         },
         words=[
             word, scheme_id, draft_id, instrument["id"], str(transaction), job["jobId"], rotation, account_rotation,
             str(seat.tenant_id), str(seat.account_id), str(seat.key.public_key), str(seat.account_key.public_key),
-            str(person), str(session),
+            str(person), str(session), str(domain_id), domain,
         ],
     )  # fmt: skip
 

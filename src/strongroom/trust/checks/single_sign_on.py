@@ -7,95 +7,50 @@ tokens are read by the same code in the check's process.
 
 from __future__ import annotations
 
-import base64
 import re
-import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import timedelta
 from functools import cache
 from typing import Any, Final
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import urlsplit
 from uuid import UUID
 
 import msgspec
 from joserfc import jwt
 from joserfc.jwk import Key, OctKey, RSAKey
 from lxml import etree
-from signxml.algorithms import CanonicalizationMethod
-from signxml.signer import XMLSigner
 
 from strongroom.kernel.errors import Unauthenticated
-from strongroom.kernel.ids import AccountId, new_uuid
+from strongroom.kernel.ids import new_uuid
 from strongroom.outbound import Answer
 from strongroom.people import Outside
-from strongroom.people.enforcement import domain_hash
 from strongroom.people.keys import encode
 from strongroom.people.single_sign_on.claims import Claims
-from strongroom.people.single_sign_on.domains import SealedDomain
-from strongroom.people.single_sign_on.flow import PATH, addresses_of
+from strongroom.people.single_sign_on.flow import addresses_of
 from strongroom.people.single_sign_on.oidc import Begun, Client, new_begun
-from strongroom.people.single_sign_on.own_keys import OwnKey, new_rsa_key
 from strongroom.people.single_sign_on.providers import OidcSettings, Provider
 from strongroom.trust.client import Caller
-from strongroom.trust.stage import PROVER, Stage, stage
+from strongroom.trust.identity_provider import (
+    ROLE,
+    ROUTE,
+    Arrival,
+    IdentityProvider,
+    Said,
+    identity_provider,
+    verify_domain,
+)
+from strongroom.trust.stage import Stage, stage
 from strongroom.trust.verdicts import Figure, Findings
-from strongroom.trust.visitor import Visitor
 from strongroom.trust.workbench import Workbench
 
-_ENTITY: Final = "https://prove.example/metadata"
-_ROUTE: Final = "/v1/account/single-sign-on"
-_HOME: Final = "/portal/account"
-_GROUP: Final = "Provers"
-_ROLE: Final = "account-tenant-read"
 _SIGNATURE: Final = "{http://www.w3.org/2000/09/xmldsig#}Signature"
-_SAML: Final = "urn:oasis:names:tc:SAML:2.0"
 _LAST_LETTERS: Final = re.compile(r"(NameID>)[^<]*")
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Said:
-    """What an assertion says."""
-
-    audience: str
-    recipient: str
-    request: str
-    address: str
-    now: datetime
-    lasts: timedelta = timedelta(minutes=5)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _IdentityProvider:
-    own: OwnKey = field(default_factory=new_rsa_key, repr=False)
-
-    def assertion(self, said: _Said, *, is_signed: bool = True) -> bytes:
-        ends = f"{said.now + said.lasts:%Y-%m-%dT%H:%M:%SZ}"
-        name = "_" + new_uuid().hex
-        content = (
-            f'<saml:Assertion xmlns:saml="{_SAML}:assertion" ID="{name}" Version="2.0" '
-            f'IssueInstant="{said.now:%Y-%m-%dT%H:%M:%SZ}"><saml:Issuer>{_ENTITY}</saml:Issuer><saml:Subject>'
-            f'<saml:NameID>{said.address}</saml:NameID><saml:SubjectConfirmation Method="{_SAML}:cm:bearer">'
-            f'<saml:SubjectConfirmationData Recipient="{said.recipient}" InResponseTo="{said.request}" '
-            f'NotOnOrAfter="{ends}"/></saml:SubjectConfirmation></saml:Subject><saml:Conditions NotOnOrAfter="{ends}">'
-            f"<saml:AudienceRestriction><saml:Audience>{said.audience}</saml:Audience></saml:AudienceRestriction>"
-            f'</saml:Conditions><saml:AuthnStatement AuthnInstant="{said.now:%Y-%m-%dT%H:%M:%SZ}"/>'
-            f'<saml:AttributeStatement><saml:Attribute Name="groups"><saml:AttributeValue>{_GROUP}'
-            "</saml:AttributeValue></saml:Attribute></saml:AttributeStatement></saml:Assertion>"
-        )
-        if not is_signed:
-            return content.encode()
-        way = CanonicalizationMethod.EXCLUSIVE_XML_CANONICALIZATION_1_0
-        signed = XMLSigner(c14n_algorithm=way).sign(
-            etree.fromstring(content), key=self.own.private_pem.encode(), cert=self.own.certificate_pem
-        )
-        return etree.tostring(signed)
-
-
 @cache
-def _identity_providers() -> tuple[_IdentityProvider, _IdentityProvider]:
-    """The check's own, and a stranger; made once, since keys take their time."""
-    return _IdentityProvider(), _IdentityProvider()
+def _stranger() -> IdentityProvider:
+    """Somebody else's; made once, since keys take their time."""
+    return IdentityProvider()
 
 
 @cache
@@ -121,15 +76,15 @@ async def check_single_sign_on(bench: Workbench) -> Figure:
 async def _check_saml(findings: Findings, bench: Workbench, scene: Stage) -> int:
     caller, account = await scene.account_caller(scene.here), scene.here.account_id
     domain = f"{new_uuid().hex}.example"
-    await _verify(bench, account, domain)
-    provider, stranger = _identity_providers()
-    await caller.done("PUT", _ROUTE, _settings(provider))
+    await verify_domain(bench, account, domain)
+    provider, stranger = identity_provider(), _stranger()
+    await caller.done("PUT", ROUTE, provider.settings)
     where = addresses_of(bench.front_door, account)
     address = f"prove@{domain}"
 
-    def said(request: str, **changes: Any) -> _Said:
+    def said(request: str, **changes: Any) -> Said:
         plain = {"audience": where["metadata"], "recipient": where["answer"], "address": address}
-        return _Said(**{**plain, "request": request, "now": bench.clock.now(), **changes})
+        return Said(**{**plain, "request": request, "now": bench.clock.now(), **changes})
 
     bad: Mapping[str, Callable[[str], bytes]] = {
         "an unsigned assertion": lambda request: provider.assertion(said(request), is_signed=False),
@@ -149,97 +104,29 @@ async def _check_saml(findings: Findings, bench: Workbench, scene: Stage) -> int
         ),
     }
     for what, make in bad.items():
-        visitor = _Person(bench, account)
+        visitor = Arrival(bench, account)
         request = await visitor.leave()
         findings.expect(not await visitor.arrive(request, make(request)), f"{what} signs somebody in")
-    person = _Person(bench, account)
+    person = Arrival(bench, account)
     request = await person.leave()
     good = provider.assertion(said(request))
     if findings.expect(await person.arrive(request, good), "a good assertion signs nobody in"):
         await _check_person(findings, caller, person, address)
-    again = _Person(bench, account)
+    again = Arrival(bench, account)
     await again.leave()
     findings.expect(not await again.arrive(request, good), "a replayed assertion signs somebody in")
     return len(bad) + 1
 
 
-async def _check_person(findings: Findings, caller: Caller, person: _Person, address: str) -> None:
+async def _check_person(findings: Findings, caller: Caller, person: Arrival, address: str) -> None:
     """Who came in has the role of their group, is there as somebody of the provider's, and is out once removed."""
     users = (await caller.done("GET", "/v1/account/users"))["results"]
     found = [user for user in users if user["emailAddress"] == address]
-    fits = [(user["roles"], user["isSsoUser"]) for user in found] == [([_ROLE], True)]
+    fits = [(user["roles"], user["isSsoUser"]) for user in found] == [([ROLE], True)]
     findings.expect(fits, "who comes in by the provider doesn't have the role of their group")
     for user in found:
         await caller.done("DELETE", f"/v1/account/users/{user['userId']}")
     findings.expect(not await person.is_in(), "the session of somebody removed goes on")
-
-
-class _Person(Visitor):
-    """Somebody who signs in through the provider."""
-
-    def __init__(self, bench: Workbench, account: AccountId) -> None:
-        super().__init__(bench)
-        self._path = f"{PATH}/{account}"
-
-    async def leave(self) -> str:
-        """Begin; the name of the request that the provider gets."""
-        answer = await self.send("GET", self._path)
-        packed = parse_qs(urlsplit(answer.headers.get("location", "")).query).get("SAMLRequest", [""])[0]
-        if not packed:
-            return ""
-        request = etree.fromstring(zlib.decompress(base64.b64decode(packed), -15))
-        return request.get("ID", "")
-
-    async def arrive(self, request: str, *inside: bytes) -> bool:
-        """Come back with a response around this; whether that signs them in."""
-        now = f"{self.bench.clock.now():%Y-%m-%dT%H:%M:%SZ}"
-        response = (
-            f'<samlp:Response xmlns:samlp="{_SAML}:protocol" ID="_{new_uuid().hex}" Version="2.0" '
-            f'IssueInstant="{now}" InResponseTo="{request}"><samlp:Status><samlp:StatusCode '
-            f'Value="{_SAML}:status:Success"/></samlp:Status>{b"".join(inside).decode()}</samlp:Response>'
-        )
-        form = {"SAMLResponse": base64.b64encode(response.encode()).decode()}
-        answer = await self.send("POST", f"{self._path}/answer", form, site="cross-site")
-        if answer.status == 303:
-            await self.send("GET", answer.headers["location"])
-        return await self.is_in()
-
-    async def is_in(self) -> bool:
-        """Whether the account's page opens."""
-        return (await self.send("GET", _HOME)).status == 200
-
-
-def _settings(provider: _IdentityProvider) -> Mapping[str, Any]:
-    return {
-        "kind": "SAML",
-        "name": "prove",
-        "enabled": True,
-        "createsUsers": True,
-        "groupRoles": [{"group": _GROUP, "roles": [_ROLE]}],
-        "saml": {
-            "entityId": _ENTITY,
-            "signInUrl": "https://prove.example/sign-in",
-            "certificates": [provider.own.certificate_pem],
-            "groupsAttribute": "groups",
-        },
-    }
-
-
-async def _verify(bench: Workbench, account: AccountId, domain: str) -> None:
-    """A domain that nobody can have, verified without the DNS, for the stage alone."""
-    domain_id = new_uuid()
-    async with bench.databases.operation(PROVER, account=account) as op:
-        content = msgspec.msgpack.encode(SealedDomain(name=domain, token=""))
-        await op.run(
-            "insert into email_domains (account_id, domain_id, domain_hash, state, sealed, created_at, verified_at) "
-            "values (%s, %s, %s, 'VERIFIED', %s, %s, %s)",
-            account,
-            domain_id,
-            domain_hash(op, domain),
-            op.cipher.seal("email_domains", "sealed", domain_id.bytes, content),
-            op.now,
-            op.now,
-        )
 
 
 def _altered(assertion: bytes, address: str) -> bytes:
