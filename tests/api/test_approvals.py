@@ -12,6 +12,7 @@ import pytest
 from strongroom.assembly import Installation
 from strongroom.database.databases import url_of
 from tests.api.paying import ORDERS, instruction, make_account, make_scheme, order, refusal
+from tests.fixtures.oauth import KeyPair, OAuthClient, register
 from tests.fixtures.platform import Client, Platform
 
 RULES = "/v1/tenant/approval-rules"
@@ -124,6 +125,24 @@ async def test_who_changed_it_is_an_author_too(bank: Bank) -> None:
     assert (await bank.maker.put(path, bank.complete)).status_code == 200
     assert await bank.status(path) == "AWAITING_APPROVAL"
     assert refusal(await beginner.post(f"{path}/approve")) == (403, ["APPROVER_IS_AUTHOR"])
+    assert (await bank.first.post(f"{path}/approve")).status_code == 202
+
+
+async def test_who_puts_a_public_key_into_a_key_has_a_part_in_it(bank: Bank) -> None:
+    """Neither it nor a key that it makes from then on approves what they made."""
+    thief = await bank.admin.new_key("tenant-admin")
+    path = await bank.pay(by=thief)
+    own = KeyPair.make(key_id="thief's")
+    for role in ("tenant-approval", "tenant-admin"):
+        held = await register(bank.admin, role)
+        jwks = {"keys": [held.pair.public, own.public]}
+        put = await thief.put(f"/v1/tenant/keys/{held.client_id}", {"roles": [role], "jwks": jwks})
+        assert put.status_code == 204, put.text
+        taken = OAuthClient(at=held.at, pair=own, issuer=held.issuer)
+        taken.at.token = await taken.token()
+        assert refusal(await taken.at.post(f"{path}/approve")) == (403, ["APPROVER_IS_AUTHOR"])
+    made = await taken.at.new_key("tenant-approval")
+    assert refusal(await made.post(f"{path}/approve")) == (403, ["APPROVER_IS_AUTHOR"])
     assert (await bank.first.post(f"{path}/approve")).status_code == 202
 
 
