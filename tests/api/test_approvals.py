@@ -184,6 +184,25 @@ async def test_two_others_when_a_rule_wants_two(other: Bank) -> None:
     assert await other.status(path) == "READY"
 
 
+async def test_one_holder_with_two_keys_isnt_two_others(other: Bank, installation: Installation) -> None:
+    await other.rule(approvals=2)
+    path = await other.pay(by=await other.account.new_key("tenant-transaction-write", tenant_id=other.admin.tenant_id))
+    chief = await other.account.new_key("tenant-admin", tenant_id=other.admin.tenant_id)
+    own = await chief.new_key("tenant-approval")
+    assert (await chief.post(f"{path}/approve")).status_code == 202
+    assert refusal(await own.post(f"{path}/approve")) == (403, ["APPROVER_HAS_APPROVED"])
+    assert await other.status(path) == "AWAITING_APPROVAL"
+    with psycopg.connect(url_of(installation.admin_url, "eu").reveal()) as connection:
+        vote = (
+            "insert into approval_votes select tenant_id, order_id, instruction_id, version, %s, array[approver], "
+            "verdict, content_hash, at from approval_votes where tenant_id = %s"
+        )
+        with pytest.raises(psycopg.errors.CheckViolation, match="approved already"):
+            connection.execute(vote, (f"api-key:{own.public_key}", other.admin.tenant_id))
+    assert (await other.second.post(f"{path}/approve")).status_code == 202
+    assert await other.status(path) == "READY"
+
+
 async def test_rules_by_country_scheme_and_first_payment(other: Bank) -> None:
     await other.rule(name="Abroad", thresholds=[], countries=["FR"])
     assert await other.status(await other.pay("1.00", country="FR")) == "AWAITING_APPROVAL"

@@ -5,8 +5,9 @@ approved it as the rule wants, CANCELLED when one of them rejects it, or when it
 paid then. An approval is of exactly what there is: whatever is changed afterwards begins anew.
 
 Nobody approves what they have a part in. A key has no part in what another made, unless one of the two made the other
-(or the one that made it…), or the same person made both. The database holds to all of this by itself: it takes no vote
-of an author, and lets nothing that awaits approval become ready without the votes.
+(or the one that made it…), or the same person made both. Nor do two count as two others who have a part in each other:
+all that approve a payout are apart. The database holds to all of this by itself: it takes no vote of an author, nor one
+of somebody who has approved already, and lets nothing that awaits approval become ready without the votes.
 """
 
 from __future__ import annotations
@@ -108,7 +109,7 @@ async def decide(
 ) -> None:
     """Approve or reject a payout. `content_hash`: only if that is what it still is.
 
-    Raises errors.Forbidden (also `APPROVER_IS_AUTHOR`), errors.NotFound (`INSTRUCTION_NOT_FOUND`) and errors.Conflict
+    Raises errors.Forbidden (also `APPROVER_IS_AUTHOR`, `APPROVER_HAS_APPROVED`), errors.NotFound (`INSTRUCTION_NOT_FOUND`) and errors.Conflict
     (`NOTHING_TO_APPROVE`, `APPROVAL_EXPIRED`, `APPROVAL_CONTENT_CHANGED`, `ALREADY_DECIDED`).
     """
     require(op, Permission.PAYMENTS_APPROVE)
@@ -226,20 +227,44 @@ async def _count_waiting(op: Operation, batch: UUID, approver: str) -> int:
 
 
 async def _check_apart(op: Operation, locked: _Locked, approver: str, makers: Sequence[str]) -> None:
-    row = await op.row(
-        "select is_independent(%s, %s::text[], %s::text[], %s::text[])",
-        approver,
-        list(makers),
-        list(locked.authors),
-        list(locked.makers),
-    )
-    if row is None or not row[0]:
+    """Approvals come from those who have no part in what was made, nor in who has approved it before."""
+    if not await _is_apart(op, approver, makers, locked.authors, locked.makers):
         raise Forbidden(
             Failure(
                 "APPROVER_IS_AUTHOR",
                 "Somebody else has to approve this: you made or changed it, or have a part in the key that did.",
             )
         )
+    votes = await op.rows(
+        "select approver, makers from approval_votes where order_id = %s and instruction_id = %s and version = %s "
+        "and verdict = 'APPROVE' and approver <> %s",
+        locked.order_id,
+        locked.instruction_id,
+        locked.version,
+        approver,
+    )
+    for earlier, earlier_makers in votes:
+        if not await _is_apart(op, approver, makers, [earlier], earlier_makers):
+            raise Forbidden(
+                Failure(
+                    "APPROVER_HAS_APPROVED",
+                    "It takes somebody else as well: you have approved this with another key, or have a part in the "
+                    "key that did.",
+                )
+            )
+
+
+async def _is_apart(
+    op: Operation, approver: str, makers: Sequence[str], others: Sequence[str], other_makers: Sequence[str]
+) -> bool:
+    row = await op.row(
+        "select is_independent(%s, %s::text[], %s::text[], %s::text[])",
+        approver,
+        list(makers),
+        list(others),
+        list(other_makers),
+    )
+    return row is not None and bool(row[0])
 
 
 async def _release(op: Operation, locked: _Locked) -> None:
