@@ -23,7 +23,7 @@ import msgspec
 from strongroom.access import Payment, Permission, require
 from strongroom.audit import record
 from strongroom.database import Operation
-from strongroom.kernel.errors import Conflict, Failure, Forbidden, NotFound
+from strongroom.kernel.errors import Conflict, Failure, Forbidden, Invalid, NotFound
 from strongroom.kernel.money import Money
 from strongroom.payments import _awaiting
 from strongroom.payments.contents import (
@@ -107,12 +107,20 @@ async def list_waiting(op: Operation) -> Sequence[Waiting]:
 async def decide(
     op: Operation, order_ref: str, instruction_ref: str, word: Word, content_hash: bytes | None = None
 ) -> None:
-    """Approve or reject a payout. `content_hash`: only if that is what it still is.
+    """Approve or reject a payout. `content_hash`: only if that is what it still is; nobody approves without it.
 
-    Raises errors.Forbidden (also `APPROVER_IS_AUTHOR`, `APPROVER_HAS_APPROVED`), errors.NotFound (`INSTRUCTION_NOT_FOUND`) and errors.Conflict
-    (`NOTHING_TO_APPROVE`, `APPROVAL_EXPIRED`, `APPROVAL_CONTENT_CHANGED`, `ALREADY_DECIDED`).
+    Raises errors.Forbidden (also `APPROVER_IS_AUTHOR`, `APPROVER_HAS_APPROVED`), errors.Invalid
+    (`CONTENT_HASH_IS_REQUIRED`), errors.NotFound (`INSTRUCTION_NOT_FOUND`) and errors.Conflict (`NOTHING_TO_APPROVE`,
+    `APPROVAL_EXPIRED`, `APPROVAL_CONTENT_CHANGED`, `ALREADY_DECIDED`).
     """
     require(op, Permission.PAYMENTS_APPROVE)
+    if word == "APPROVE" and content_hash is None:
+        raise Invalid(
+            Failure(
+                "CONTENT_HASH_IS_REQUIRED",
+                "Send the contentHash that the list of what waits has, so that what is approved is what you looked at.",
+            )
+        )
     order_id, instruction_id = order_id_of(op, order_ref), instruction_id_of(op, order_ref, instruction_ref)
     # Whoever changes an instruction locks it first, so this does too.
     found = await op.row(
@@ -138,11 +146,21 @@ async def decide(
 async def decide_batch(op: Operation, batch: UUID, word: Word) -> tuple[int, int]:
     """Approve or reject what waits of a bulk job; how many were, and how many more wait for another call.
 
-    All of it or, where one can't be decided, none. Raises as `decide`, and errors.NotFound (`BULK_JOB_NOT_FOUND`).
+    All of it or, where one can't be decided, none. What was changed after the upload isn't of the job any more. Raises
+    as `decide`, and errors.NotFound (`BULK_JOB_NOT_FOUND`) and errors.Conflict (`BULK_JOB_NOT_COMPLETED`: an upload
+    that can grow isn't approved).
     """
     require(op, Permission.PAYMENTS_APPROVE)
-    if await op.row("select from bulk_jobs where job_id = %s", batch) is None:
+    job = await op.row("select status from bulk_jobs where job_id = %s for share", batch)
+    if job is None:
         raise NotFound(Failure("BULK_JOB_NOT_FOUND", "There is no such bulk job in this tenant."))
+    if word == "APPROVE" and job[0] != "COMPLETED":
+        raise Conflict(
+            Failure(
+                "BULK_JOB_NOT_COMPLETED",
+                "The upload hasn't ended and may bring more. Wait for it, or approve its payouts one by one.",
+            )
+        )
     (approver,), _ = await _awaiting.authors_of(op)
     rows = await op.rows(
         f"select {_COLUMNS} {_FROM} and a.batch_id = %s and a.expires_at > %s and not exists "
