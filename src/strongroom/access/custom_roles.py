@@ -6,8 +6,9 @@ again, lest somebody who held the old one hold the new one. Definitions are in t
 every region; every request of somebody who holds such a role asks for them, so a change counts from the next one on.
 
 Nobody gives away more than they have: who grants a role at their own level must hold all that it allows, without
-conditions. And nobody gets what an account wants apart (`Conflicts`): unless it says otherwise, making payments and
-approving them. Admins, who hold everything of their level by the wire contract, are the exception.
+conditions, and who lifts a denial what it denied. And nobody gets what an account wants apart (`DEFAULT_CONFLICTS`, unless
+it says otherwise): making payments, approving them, and saying which are to be approved. Admins, who hold everything of
+their level by the wire contract, are the exception.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ Pair = tuple[str, str]
 DEFAULT_CONFLICTS: Final[tuple[Pair, ...]] = (
     (Permission.TRANSACTIONS_WRITE.value, Permission.PAYMENTS_APPROVE.value),
     (Permission.PAYMENTS_APPROVE.value, Permission.APPROVAL_RULES_MANAGE.value),
+    (Permission.TRANSACTIONS_WRITE.value, Permission.APPROVAL_RULES_MANAGE.value),
 )
 """What nobody holds together, where an account doesn't say otherwise."""
 
