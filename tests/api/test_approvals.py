@@ -220,6 +220,29 @@ async def test_rules_by_country_scheme_and_first_payment(other: Bank) -> None:
     assert await other.status(await other.pay("1.00")) == "AWAITING_APPROVAL"
 
 
+async def test_what_was_collected_isnt_a_first_payment(other: Bank, installation: Installation) -> None:
+    await other.rule(name="Strangers", thresholds=[], firstPayment=True)
+    collect = await make_scheme(other.admin, "collect", "Premiums")
+    line = instruction(direction="DEBIT", schemeId=collect, financialInstrumentId=other.payee)
+    assert (await other.maker.post(ORDERS, order("collected", line))).status_code == 202
+    await end_all(installation, other)
+    assert await other.status(f"{ORDERS}/collected/instruction/i-1") == "COMPLETED"
+    path = await other.pay("1.00")
+    assert await other.status(path) == "AWAITING_APPROVAL"
+    assert (await other.approve(path, by=other.first)).status_code == 202
+    await end_all(installation, other)
+    assert await other.status(await other.pay("1.00")) == "READY"
+
+
+async def end_all(installation: Installation, bank: Bank) -> None:
+    """All that is ready has been completed."""
+    with psycopg.connect(url_of(installation.admin_url, "eu").reveal()) as connection:
+        connection.execute(
+            "update instructions set status = 'COMPLETED' where tenant_id = %s and status = 'READY'",
+            (bank.admin.tenant_id,),
+        )
+
+
 async def test_a_rule_ends(other: Bank) -> None:
     rule = await other.rule()
     waits = await other.pay()
