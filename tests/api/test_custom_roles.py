@@ -206,6 +206,19 @@ async def test_nobody_gives_more_than_they_have(account: Client, admin: Client) 
     assert refusal(await chief.put(f"{ROLES}/chief", higher)) == (403, ["GRANT_EXCEEDS_OWN"])
 
 
+async def test_nobody_lifts_what_denies_them_something(account: Client) -> None:
+    kept = {"level": "account", "permissions": ["roles:read"], "denied": ["account-keys:manage"]}
+    bound = await make_role(account, **{**kept, "name": "bound"})
+    manager = await make_role(account, "manager", "account", permissions=["roles:read", "roles:manage"])
+    key = await account.new_key(manager, bound, "account-tenant-read")
+    lifted = {**kept, "denied": []}
+    assert refusal(await key.put(f"{ROLES}/bound", lifted)) == (403, ["GRANT_EXCEEDS_OWN"])
+    assert refusal(await key.delete(f"{ROLES}/bound")) == (403, ["GRANT_EXCEEDS_OWN"])
+    assert (await key.put(f"{ROLES}/bound", {**kept, "denied": [*kept["denied"], "tenants:write"]})).status_code == 204
+    assert (await account.put(f"{ROLES}/bound", lifted)).status_code == 204
+    assert (await key.delete(f"{ROLES}/bound")).status_code == 204
+
+
 async def test_a_role_counts_in_its_tenants_only(account: Client, admin: Client) -> None:
     other = await account.new_tenant()
     held = await make_role(account, "local", conditions={"tenants": [admin.tenant_id]})
