@@ -212,6 +212,29 @@ async def test_one_holder_with_two_keys_isnt_two_others(other: Bank, installatio
     assert await other.status(path) == "READY"
 
 
+async def test_a_key_whose_makers_nobody_knows_is_nobodys_other(other: Bank, installation: Installation) -> None:
+    """One from before makers were written down; replacing its public keys doesn't tell who made it."""
+    await other.rule()
+    old = await register(other.admin, "tenant-approval")
+    path = await other.pay()
+
+    def forget(key: str) -> None:
+        for database in ("eu", "directory"):
+            with psycopg.connect(url_of(installation.admin_url, database).reveal()) as connection:
+                connection.execute("update api_keys set made_by = '{}' where public_key = %s", (key,))
+
+    forget(old.client_id)
+    old.at.token = await old.token()
+    assert refusal(await other.approve(path, by=old.at)) == (403, ["APPROVER_IS_AUTHOR"])
+    stranger = await other.account.new_key("tenant-admin", tenant_id=other.admin.tenant_id)
+    again = {"roles": ["tenant-approval"], "jwks": {"keys": [old.pair.public]}}
+    assert (await stranger.put(f"/v1/tenant/keys/{old.client_id}", again)).status_code == 204
+    assert refusal(await other.approve(path, by=old.at)) == (403, ["APPROVER_IS_AUTHOR"])
+    forget(other.maker.public_key)
+    assert refusal(await other.approve(await other.pay(), by=other.first)) == (403, ["APPROVER_IS_AUTHOR"])
+    assert (await other.approve(path, by=other.first)).status_code == 202
+
+
 async def test_rules_by_country_scheme_and_first_payment(other: Bank) -> None:
     await other.rule(name="Abroad", thresholds=[], countries=["FR"])
     assert await other.status(await other.pay("1.00", country="FR")) == "AWAITING_APPROVAL"

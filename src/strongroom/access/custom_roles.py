@@ -6,9 +6,9 @@ again, lest somebody who held the old one hold the new one. Definitions are in t
 every region; every request of somebody who holds such a role asks for them, so a change counts from the next one on.
 
 Nobody gives away more than they have: who grants a role at their own level must hold all that it allows, without
-conditions, and who lifts a denial what it denied. And nobody gets what an account wants apart (`DEFAULT_CONFLICTS`, unless
-it says otherwise): making payments, approving them, and saying which are to be approved. Admins, who hold everything of
-their level by the wire contract, are the exception.
+conditions, and who lifts a denial what it denied. And nobody gets what an account wants apart (`DEFAULT_CONFLICTS`,
+unless it says otherwise): making payments, approving them, and saying which are to be approved. Admins, who hold
+everything of their level by the wire contract, are the exception.
 """
 
 from __future__ import annotations
@@ -133,8 +133,8 @@ async def create_role(op: Operation, databases: Databases, role: CustomRole) -> 
 async def replace_role(op: Operation, databases: Databases, role: CustomRole) -> None:
     """Change what a role comes to, for all who hold it, from their next request on. Its level stays.
 
-    Raises errors.Forbidden (also `GRANT_EXCEEDS_OWN`: what is denied no more is given), errors.NotFound (`ROLE_NOT_FOUND`) and errors.Conflict (`ROLES_CONFLICT`,
-    `ROLE_LEVEL_IS_FIXED`, `ROLE_CHANGED_MEANWHILE`).
+    Raises errors.Forbidden (also `GRANT_EXCEEDS_OWN`: what is denied no more is given), errors.NotFound
+    (`ROLE_NOT_FOUND`) and errors.Conflict (`ROLES_CONFLICT`, `ROLE_LEVEL_IS_FIXED`, `ROLE_CHANGED_MEANWHILE`).
     """
     require(op, Permission.ROLES_MANAGE)
     before, version = await _latest(databases, op.account, role.name)
@@ -149,7 +149,8 @@ async def replace_role(op: Operation, databases: Databases, role: CustomRole) ->
 async def end_role(op: Operation, databases: Databases, name: str) -> None:
     """End a role: whoever holds it holds nothing by it from their next request on, and is denied nothing by it.
 
-    Raises errors.Forbidden (also `GRANT_EXCEEDS_OWN`), errors.NotFound (`ROLE_NOT_FOUND`) and errors.Conflict (`ROLE_CHANGED_MEANWHILE`).
+    Raises errors.Forbidden (also `GRANT_EXCEEDS_OWN`), errors.NotFound (`ROLE_NOT_FOUND`) and errors.Conflict
+    (`ROLE_CHANGED_MEANWHILE`).
     """
     require(op, Permission.ROLES_MANAGE)
     before, version = await _latest(databases, op.account, name)

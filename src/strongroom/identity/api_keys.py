@@ -30,6 +30,7 @@ from strongroom.access import Permission, check_grant, grantable, may_allow, req
 from strongroom.audit import record
 from strongroom.database import Databases, Operation
 from strongroom.identity.public_keys import PublicKey, thumbprints
+from strongroom.kernel.actors import UNKNOWN_MAKER
 from strongroom.kernel.errors import Conflict, Failure, Invalid, NotFound
 from strongroom.kernel.ids import ApiKeyId, new_uuid
 from strongroom.kernel.secret import Secret
@@ -198,7 +199,7 @@ async def update_key(
                 )
             )
         sealed = replace(sealed, public_keys=tuple(public_keys))
-        made_by = list(dict.fromkeys([*made_by, *await _makers(op, databases)]))
+        made_by = list(dict.fromkeys([*(made_by or [UNKNOWN_MAKER]), *await _makers(op, databases)]))
     if not isinstance(scopes, UnsetType):
         sealed = replace(sealed, scopes=_sorted(scopes))
         _check_scopes(roles, sealed.scopes)
@@ -279,7 +280,8 @@ async def _makers(op: Operation, databases: Databases) -> list[str]:
     if actor.key_id is None:
         return [f"{actor.kind.value}:{actor.name}"]
     rows = await databases.directory_rows("select made_by from api_keys where public_key = %s", actor.key_id)
-    return [f"{actor.kind.value}:{actor.key_id}", *(rows[0][0] if rows else ())]
+    known = [maker for row in rows for maker in row[0] if maker != UNKNOWN_MAKER]
+    return [f"{actor.kind.value}:{actor.key_id}", *known]
 
 
 def _require(op: Operation, *, writes: bool) -> None:

@@ -13,6 +13,7 @@ from uuid import UUID
 import msgspec
 
 from strongroom.database import Operation, pack_bytes, pack_uuids
+from strongroom.kernel.actors import UNKNOWN_MAKER
 from strongroom.payments.approval_rules import Wanted
 
 
@@ -53,7 +54,7 @@ async def authors_of(op: Operation) -> tuple[list[str], list[str]]:
     if actor.key_id is None:
         return [f"{actor.kind.value}:{actor.name}"], []
     row = await op.row("select made_by from api_keys where public_key = %s", actor.key_id)
-    return [f"{actor.kind.value}:{actor.key_id}"], [] if row is None else list(row[0])
+    return [f"{actor.kind.value}:{actor.key_id}"], list(row[0] if row else ()) or [UNKNOWN_MAKER]
 
 
 async def write_new(op: Operation, made: Sequence[Awaiting], batch: UUID | None) -> None:

@@ -1,3 +1,17 @@
+-- Whether somebody who acts by keys of these makers has no part in what those authors made: not by their own key, nor by
+-- one that made the other's, nor as the same person behind both. Of a key whose makers aren't known nobody can say that.
+create or replace function is_independent(
+    approver text, approver_makers text[], authors text[], author_makers text[]
+) returns boolean language sql immutable
+return not (
+    approver = any (authors || author_makers)
+    or approver_makers && authors
+    or exists (select from unnest(approver_makers) as maker where maker like 'person:%' and maker = any (author_makers))
+    or 'unknown' = any (approver_makers || author_makers)
+    or approver like 'api-key:%' and cardinality(approver_makers) = 0
+    or cardinality(author_makers) = 0 and exists (select from unnest(authors) as author where author like 'api-key:%')
+);
+
 -- Approvals of a version come from those who have no part in what was made, nor in each other: somebody's two keys are one.
 create or replace function check_vote() returns trigger language plpgsql as $$
 begin
