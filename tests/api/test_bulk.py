@@ -423,7 +423,7 @@ async def broken_off(platform: Platform, client: Client, content: bytes, key: st
         sent.append(message)
 
     await platform.app.surface(scope, receive, send)
-    assert sent[0]["status"] == 503
+    assert sent[0]["status"] == 400
 
 
 async def test_an_upload_that_broke_off_goes_on(tenant: Client, platform: Platform) -> None:
