@@ -168,8 +168,13 @@ async def test_bulk_lines_count_one_by_one(account: Client, admin: Client) -> No
 
 
 async def test_who_makes_payments_doesnt_approve_them(account: Client, admin: Client) -> None:
-    body = {"name": "both", "level": "tenant", "permissions": ["transactions:write", "payments:approve"]}
-    assert refusal(await account.post(ROLES, body)) == (400, ["ROLES_CONFLICT"])
+    for pair in (
+        ["transactions:write", "payments:approve"],
+        ["payments:approve", "approval-rules:manage"],
+        ["transactions:write", "approval-rules:manage"],
+    ):
+        body = {"name": "both", "level": "tenant", "permissions": pair}
+        assert refusal(await account.post(ROLES, body)) == (400, ["ROLES_CONFLICT"])
     both = await admin.post("/v1/tenant/keys", {"roles": ["tenant-transaction-write", "tenant-approval"]})
     assert refusal(both) == (400, ["ROLES_CONFLICT"])
     made = await admin.new_key("tenant-approval")
@@ -199,6 +204,19 @@ async def test_nobody_gives_more_than_they_have(account: Client, admin: Client) 
     chief = await account.new_key(own)
     higher = {"level": "account", "permissions": ["roles:read", "roles:manage", "account-keys:manage"]}
     assert refusal(await chief.put(f"{ROLES}/chief", higher)) == (403, ["GRANT_EXCEEDS_OWN"])
+
+
+async def test_nobody_lifts_what_denies_them_something(account: Client) -> None:
+    kept = {"level": "account", "permissions": ["roles:read"], "denied": ["account-keys:manage"]}
+    bound = await make_role(account, **{**kept, "name": "bound"})
+    manager = await make_role(account, "manager", "account", permissions=["roles:read", "roles:manage"])
+    key = await account.new_key(manager, bound, "account-tenant-read")
+    lifted = {**kept, "denied": []}
+    assert refusal(await key.put(f"{ROLES}/bound", lifted)) == (403, ["GRANT_EXCEEDS_OWN"])
+    assert refusal(await key.delete(f"{ROLES}/bound")) == (403, ["GRANT_EXCEEDS_OWN"])
+    assert (await key.put(f"{ROLES}/bound", {**kept, "denied": [*kept["denied"], "tenants:write"]})).status_code == 204
+    assert (await account.put(f"{ROLES}/bound", lifted)).status_code == 204
+    assert (await key.delete(f"{ROLES}/bound")).status_code == 204
 
 
 async def test_a_role_counts_in_its_tenants_only(account: Client, admin: Client) -> None:

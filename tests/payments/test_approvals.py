@@ -11,16 +11,24 @@ from strongroom.kernel.actors import Actor
 from strongroom.kernel.clock import ManualClock
 from strongroom.kernel.errors import Conflict
 from strongroom.payments.approval_rules import Rule, create_rule
-from strongroom.payments.approvals import decide
+from strongroom.payments.approvals import decide, list_waiting
 from tests.fixtures.platform import Client
 from tests.payments.paying import Payer
 
 
-async def approve(payer: Payer, named: str, approver: Actor) -> None:
-    """Somebody else's word, as of the payer's process."""
+async def seen(payer: Payer, named: str, approver: Actor) -> bytes:
+    """What somebody else sees of a payout that waits, as of the payer's process."""
+    async with payer.app.databases.operation(approver, account=payer.account, tenant=payer.tenant) as op:
+        return next(
+            item.content_hash for item in await list_waiting(op) if f"{item.order_ref}/{item.instruction_ref}" == named
+        )
+
+
+async def approve(payer: Payer, named: str, approver: Actor, content_hash: bytes) -> None:
+    """Their word."""
     order_ref, _, ref = named.partition("/")
     async with payer.app.databases.operation(approver, account=payer.account, tenant=payer.tenant) as op:
-        await decide(op, order_ref, ref, "APPROVE")
+        await decide(op, order_ref, ref, "APPROVE", content_hash)
 
 
 async def make_rule(op: Operation) -> None:
@@ -35,7 +43,8 @@ async def test_only_what_is_approved_in_time_is_sent(payer: Payer, tenant: Clien
     other = await tenant.new_key("tenant-approval")
     await other.sign_in()
     approver = payer.app.tokens.read(other.token).actor
-    await approve(payer, approved, approver)
+    await approve(payer, approved, approver, await seen(payer, approved, approver))
+    late = await seen(payer, waits, approver)
     async with payer.rail() as rail:
         dispatcher = payer.dispatcher(rail)
         await dispatcher.round(payer.tenant)
@@ -43,7 +52,7 @@ async def test_only_what_is_approved_in_time_is_sent(payer: Payer, tenant: Clien
         assert await payer.status(waits) == "AWAITING_APPROVAL"
         clock.advance(timedelta(hours=72))
         with pytest.raises(Conflict, match="too long"):
-            await approve(payer, waits, approver)
+            await approve(payer, waits, approver, late)
         await dispatcher.round(payer.tenant)
         assert await payer.status(waits) == "CANCELLED"
         assert (await payer.reasons(waits))[-1] == "APPROVAL_EXPIRED"

@@ -6,8 +6,9 @@ again, lest somebody who held the old one hold the new one. Definitions are in t
 every region; every request of somebody who holds such a role asks for them, so a change counts from the next one on.
 
 Nobody gives away more than they have: who grants a role at their own level must hold all that it allows, without
-conditions. And nobody gets what an account wants apart (`Conflicts`): unless it says otherwise, making payments and
-approving them. Admins, who hold everything of their level by the wire contract, are the exception.
+conditions, and who lifts a denial what it denied. And nobody gets what an account wants apart (`DEFAULT_CONFLICTS`,
+unless it says otherwise): making payments, approving them, and saying which are to be approved. Admins, who hold
+everything of their level by the wire contract, are the exception.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ Pair = tuple[str, str]
 DEFAULT_CONFLICTS: Final[tuple[Pair, ...]] = (
     (Permission.TRANSACTIONS_WRITE.value, Permission.PAYMENTS_APPROVE.value),
     (Permission.PAYMENTS_APPROVE.value, Permission.APPROVAL_RULES_MANAGE.value),
+    (Permission.TRANSACTIONS_WRITE.value, Permission.APPROVAL_RULES_MANAGE.value),
 )
 """What nobody holds together, where an account doesn't say otherwise."""
 
@@ -131,25 +133,28 @@ async def create_role(op: Operation, databases: Databases, role: CustomRole) -> 
 async def replace_role(op: Operation, databases: Databases, role: CustomRole) -> None:
     """Change what a role comes to, for all who hold it, from their next request on. Its level stays.
 
-    Raises errors.Forbidden, errors.NotFound (`ROLE_NOT_FOUND`) and errors.Conflict (`ROLES_CONFLICT`,
-    `ROLE_LEVEL_IS_FIXED`, `ROLE_CHANGED_MEANWHILE`).
+    Raises errors.Forbidden (also `GRANT_EXCEEDS_OWN`: what is denied no more is given), errors.NotFound
+    (`ROLE_NOT_FOUND`) and errors.Conflict (`ROLES_CONFLICT`, `ROLE_LEVEL_IS_FIXED`, `ROLE_CHANGED_MEANWHILE`).
     """
     require(op, Permission.ROLES_MANAGE)
     before, version = await _latest(databases, op.account, role.name)
     if before.level != role.level:
         raise Conflict(Failure("ROLE_LEVEL_IS_FIXED", "A role stays at its level. Make another role instead."))
     await _check(op, databases, role)
+    _check_lifted(op.actor, before, set(before.denied) - set(role.denied))
     await record(op, "role.change", "role", role.name, detail=f"{_told(before)} > {_told(role)}")
     await _next(op, databases, role.name, version, role)
 
 
 async def end_role(op: Operation, databases: Databases, name: str) -> None:
-    """End a role: whoever holds it holds nothing by it from their next request on.
+    """End a role: whoever holds it holds nothing by it from their next request on, and is denied nothing by it.
 
-    Raises errors.Forbidden, errors.NotFound (`ROLE_NOT_FOUND`) and errors.Conflict (`ROLE_CHANGED_MEANWHILE`).
+    Raises errors.Forbidden (also `GRANT_EXCEEDS_OWN`), errors.NotFound (`ROLE_NOT_FOUND`) and errors.Conflict
+    (`ROLE_CHANGED_MEANWHILE`).
     """
     require(op, Permission.ROLES_MANAGE)
     before, version = await _latest(databases, op.account, name)
+    _check_lifted(op.actor, before, before.denied)
     await record(op, "role.end", "role", name, detail=_told(before))
     await _next(op, databases, name, version, None)
 
@@ -179,6 +184,12 @@ async def _check(op: Operation, databases: Databases, role: CustomRole) -> None:
         _check_own(op.actor, role.permissions)
     if errors := check_rendered(role):
         raise Broken(Failure("POLICY_FAILED", "This role makes no policy: {error}", {"error": errors[0]}))
+
+
+def _check_lifted(actor: Actor, role: CustomRole, permissions: Collection[str]) -> None:
+    """Whom a role denies something doesn't lift that. Nobody who changes roles can hold one of a tenant's."""
+    if role.level == "account":
+        _check_own(actor, permissions)
 
 
 def _check_own(actor: Actor, permissions: Collection[str]) -> None:

@@ -95,7 +95,13 @@ class WaitingListBody(msgspec.Struct, rename="camel"):
     approvals: list[WaitingBody]
 
 
-class DecisionRequest(msgspec.Struct, rename="camel"):
+class ApproveRequest(msgspec.Struct, rename="camel"):
+    """`contentHash`: what the payout was when it was looked at, as the list of what waits has it."""
+
+    content_hash: str
+
+
+class RejectRequest(msgspec.Struct, rename="camel"):
     """`contentHash`: only if the payout is still what this stands for."""
 
     content_hash: str | None = None
@@ -318,8 +324,8 @@ _JOB: Final = "/v1/order-management/bulk/{jobId}"
 _DECIDED: Final = {202: None}
 ROUTES: Final[Sequence[Route]] = (
     _route("GET", "/v1/approvals", "What waits for approval", _list, {200: WaitingListBody}),
-    _route("POST", f"{_INSTRUCTION}/approve", "Approve a payout", _approve, _DECIDED, request=DecisionRequest),
-    _route("POST", f"{_INSTRUCTION}/reject", "Reject a payout", _reject, _DECIDED, request=DecisionRequest),
+    _route("POST", f"{_INSTRUCTION}/approve", "Approve a payout", _approve, _DECIDED, request=ApproveRequest),
+    _route("POST", f"{_INSTRUCTION}/reject", "Reject a payout", _reject, _DECIDED, request=RejectRequest),
     _route("POST", f"{_JOB}/approve", "Approve what waits of a bulk job", _approve_batch, {202: BatchBody}),
     _route("POST", f"{_JOB}/reject", "Reject what waits of a bulk job", _reject_batch, {202: BatchBody}),
     *_rule_routes(

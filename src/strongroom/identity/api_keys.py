@@ -8,6 +8,10 @@ sign in.
 
 A key's directory row is written after its own and just before both count; it goes first when the key is deleted. So a
 crash in between can leave a key that is refused, never one that works by half.
+
+A key is known to come from whoever made it, and made that one's key, and so on (`made_by`), lest somebody approve by
+another key of theirs what they did themselves. Whoever puts public keys into it may sign with it from then on, so they
+count as its makers too.
 """
 
 from __future__ import annotations
@@ -26,6 +30,7 @@ from strongroom.access import Permission, check_grant, grantable, may_allow, req
 from strongroom.audit import record
 from strongroom.database import Databases, Operation
 from strongroom.identity.public_keys import PublicKey, thumbprints
+from strongroom.kernel.actors import UNKNOWN_MAKER
 from strongroom.kernel.errors import Conflict, Failure, Invalid, NotFound
 from strongroom.kernel.ids import ApiKeyId, new_uuid
 from strongroom.kernel.secret import Secret
@@ -166,8 +171,15 @@ async def update_key(
     """
     _require(op, writes=True)
     await _check_roles(op, databases, roles)
+    # Admins' keys too and in this order, since `_keep_an_admin` locks them so: no two changes wait in a ring.
+    await op.rows(
+        "select from api_keys where public_key = %s or (%s = any(roles) and deleted_at is null) order by public_key "
+        "for update",
+        public_key,
+        _ADMIN,
+    )
     row = await op.row(
-        "select sealed, expires_at from api_keys where public_key = %s and deleted_at is null", public_key
+        "select sealed, expires_at, made_by from api_keys where public_key = %s and deleted_at is null", public_key
     )
     if row is None:
         raise _not_found()
@@ -177,7 +189,7 @@ async def update_key(
         _check_end(op, expires_at)
     await _keep_an_admin(op, public_key, () if expires_at is not None else roles)
     before = _open(op, public_key, row[0])
-    sealed = replace(before, name=name)
+    sealed, made_by = replace(before, name=name), list(row[2])
     if not isinstance(public_keys, UnsetType):
         if before.private_key is not None:
             raise Conflict(
@@ -187,6 +199,7 @@ async def update_key(
                 )
             )
         sealed = replace(sealed, public_keys=tuple(public_keys))
+        made_by = list(dict.fromkeys([*(made_by or [UNKNOWN_MAKER]), *await _makers(op, databases)]))
     if not isinstance(scopes, UnsetType):
         sealed = replace(sealed, scopes=_sorted(scopes))
         _check_scopes(roles, sealed.scopes)
@@ -195,13 +208,17 @@ async def update_key(
         _check_rate(per_minute)
     kept = tuple(sorted(set(roles)))
     await op.run(
-        "update api_keys set roles = %s, sealed = %s, expires_at = %s where public_key = %s",
+        "update api_keys set roles = %s, sealed = %s, expires_at = %s, made_by = %s where public_key = %s",
         list(kept),
         _seal(op, public_key, sealed),
         expires_at,
+        made_by,
         public_key,
     )
     await record(op, "api-key.update", "api-key", public_key, detail=_told(kept, sealed))
+    if made_by != row[2]:
+        async with databases.directory() as directory:
+            await directory.execute("update api_keys set made_by = %s where public_key = %s", (made_by, public_key))
 
 
 async def delete_key(op: Operation, databases: Databases, public_key: ApiKeyId) -> None:
@@ -263,7 +280,8 @@ async def _makers(op: Operation, databases: Databases) -> list[str]:
     if actor.key_id is None:
         return [f"{actor.kind.value}:{actor.name}"]
     rows = await databases.directory_rows("select made_by from api_keys where public_key = %s", actor.key_id)
-    return [f"{actor.kind.value}:{actor.key_id}", *(rows[0][0] if rows else ())]
+    known = [maker for row in rows for maker in row[0] if maker != UNKNOWN_MAKER]
+    return [f"{actor.kind.value}:{actor.key_id}", *known]
 
 
 def _require(op: Operation, *, writes: bool) -> None:

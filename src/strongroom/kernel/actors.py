@@ -8,6 +8,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 from uuid import UUID
 
 from strongroom.kernel.custom_roles import CustomRole
@@ -67,4 +68,6 @@ def operator(name: str = "command-line") -> Actor:
     return Actor(kind=ActorKind.OPERATOR, name=name)
 
 
+UNKNOWN_MAKER: Final = "unknown"
+"""Among those who made an API key: it was made before they were written down. Such a key is apart from nobody."""
 STRANGER = Actor(kind=ActorKind.STRANGER, name="stranger")

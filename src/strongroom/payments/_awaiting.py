@@ -13,6 +13,7 @@ from uuid import UUID
 import msgspec
 
 from strongroom.database import Operation, pack_bytes, pack_uuids
+from strongroom.kernel.actors import UNKNOWN_MAKER
 from strongroom.payments.approval_rules import Wanted
 
 
@@ -53,7 +54,7 @@ async def authors_of(op: Operation) -> tuple[list[str], list[str]]:
     if actor.key_id is None:
         return [f"{actor.kind.value}:{actor.name}"], []
     row = await op.row("select made_by from api_keys where public_key = %s", actor.key_id)
-    return [f"{actor.kind.value}:{actor.key_id}"], [] if row is None else list(row[0])
+    return [f"{actor.kind.value}:{actor.key_id}"], list(row[0] if row else ()) or [UNKNOWN_MAKER]
 
 
 async def write_new(op: Operation, made: Sequence[Awaiting], batch: UUID | None) -> None:
@@ -84,7 +85,10 @@ async def write_new(op: Operation, made: Sequence[Awaiting], batch: UUID | None)
 
 
 async def write_changed(op: Operation, changed: Awaiting) -> None:
-    """Write what an instruction has become; what was approved before isn't any more, and authors add up."""
+    """Write what an instruction has become; what was approved before isn't any more, and authors add up.
+
+    It isn't what came with a bulk upload any more, so it is approved by itself.
+    """
     authors, makers = await authors_of(op)
     await op.run(
         "insert into approvals (tenant_id, order_id, instruction_id, content_hash, state, needed, authors, makers, "
@@ -92,7 +96,7 @@ async def write_changed(op: Operation, changed: Awaiting) -> None:
         "on conflict (tenant_id, order_id, instruction_id) do update set content_hash = excluded.content_hash, "
         "state = excluded.state, needed = excluded.needed, authors = approvals.authors || excluded.authors, "
         "makers = approvals.makers || excluded.makers, expires_at = excluded.expires_at, "
-        "version = approvals.version + 1, ended_at = null",
+        "version = approvals.version + 1, batch_id = null, ended_at = null",
         op.tenant,
         changed.order_id.hex(),
         changed.instruction_id.hex(),
@@ -122,8 +126,8 @@ async def end(op: Operation, order_id: bytes, instruction_id: bytes, state: str)
 async def lift(op: Operation, order_id: bytes, instruction_id: bytes) -> None:
     """A change after which no rule wants an approval any more, because there are none."""
     await op.run(
-        "update approvals set state = 'NOT_NEEDED', needed = 0, expires_at = null, version = version + 1 "
-        "where order_id = %s::uuid and instruction_id = %s::uuid",
+        "update approvals set state = 'NOT_NEEDED', needed = 0, expires_at = null, version = version + 1, "
+        "batch_id = null where order_id = %s::uuid and instruction_id = %s::uuid",
         order_id.hex(),
         instruction_id.hex(),
     )

@@ -58,7 +58,7 @@ class Known(msgspec.Struct):
     rules: Sequence[Rule] = ()
     """The tenant's rules for approval."""
     paid: Collection[bytes] = ()
-    """The instruments of which a payment has been completed, if a rule asks for that."""
+    """The instruments to which a payout has been completed, if a rule asks for that."""
 
 
 async def look_up(op: Operation, instructions: Iterable[NewInstruction], defaults: Iterable[Defaults]) -> Known:
@@ -81,11 +81,13 @@ async def look_up(op: Operation, instructions: Iterable[NewInstruction], default
 
 
 async def _find_paid(op: Operation, instrument_ids: Collection[bytes]) -> set[bytes]:
+    """Those to which a payout has been completed; that something was collected from one says nothing of paying it."""
     rows = await op.rows(
         "select distinct financial_instrument_id from instructions "
-        "where tenant_id = %s and financial_instrument_id = any(%s) and status = 'COMPLETED'",
+        "where tenant_id = %s and financial_instrument_id = any(%s) and direction = %s and status = 'COMPLETED'",
         op.tenant,
         pack_uuids(list(instrument_ids)),
+        Direction.CREDIT.value,
     )
     return {row[0].bytes for row in rows}
 

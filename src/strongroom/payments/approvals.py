@@ -5,8 +5,9 @@ approved it as the rule wants, CANCELLED when one of them rejects it, or when it
 paid then. An approval is of exactly what there is: whatever is changed afterwards begins anew.
 
 Nobody approves what they have a part in. A key has no part in what another made, unless one of the two made the other
-(or the one that made it…), or the same person made both. The database holds to all of this by itself: it takes no vote
-of an author, and lets nothing that awaits approval become ready without the votes.
+(or the one that made it…), or the same person made both. Nor do two count as two others who have a part in each other:
+all that approve a payout are apart. The database holds to all of this by itself: it takes no vote of an author, nor one
+of somebody who has approved already, and lets nothing that awaits approval become ready without the votes.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import msgspec
 from strongroom.access import Payment, Permission, require
 from strongroom.audit import record
 from strongroom.database import Operation
-from strongroom.kernel.errors import Conflict, Failure, Forbidden, NotFound
+from strongroom.kernel.errors import Conflict, Failure, Forbidden, Invalid, NotFound
 from strongroom.kernel.money import Money
 from strongroom.payments import _awaiting
 from strongroom.payments.contents import (
@@ -106,12 +107,20 @@ async def list_waiting(op: Operation) -> Sequence[Waiting]:
 async def decide(
     op: Operation, order_ref: str, instruction_ref: str, word: Word, content_hash: bytes | None = None
 ) -> None:
-    """Approve or reject a payout. `content_hash`: only if that is what it still is.
+    """Approve or reject a payout. `content_hash`: only if that is what it still is; nobody approves without it.
 
-    Raises errors.Forbidden (also `APPROVER_IS_AUTHOR`), errors.NotFound (`INSTRUCTION_NOT_FOUND`) and errors.Conflict
-    (`NOTHING_TO_APPROVE`, `APPROVAL_EXPIRED`, `APPROVAL_CONTENT_CHANGED`, `ALREADY_DECIDED`).
+    Raises errors.Forbidden (also `APPROVER_IS_AUTHOR`, `APPROVER_HAS_APPROVED`), errors.Invalid
+    (`CONTENT_HASH_IS_REQUIRED`), errors.NotFound (`INSTRUCTION_NOT_FOUND`) and errors.Conflict (`NOTHING_TO_APPROVE`,
+    `APPROVAL_EXPIRED`, `APPROVAL_CONTENT_CHANGED`, `ALREADY_DECIDED`).
     """
     require(op, Permission.PAYMENTS_APPROVE)
+    if word == "APPROVE" and content_hash is None:
+        raise Invalid(
+            Failure(
+                "CONTENT_HASH_IS_REQUIRED",
+                "Send the contentHash that the list of what waits has, so that what is approved is what you looked at.",
+            )
+        )
     order_id, instruction_id = order_id_of(op, order_ref), instruction_id_of(op, order_ref, instruction_ref)
     # Whoever changes an instruction locks it first, so this does too.
     found = await op.row(
@@ -137,11 +146,21 @@ async def decide(
 async def decide_batch(op: Operation, batch: UUID, word: Word) -> tuple[int, int]:
     """Approve or reject what waits of a bulk job; how many were, and how many more wait for another call.
 
-    All of it or, where one can't be decided, none. Raises as `decide`, and errors.NotFound (`BULK_JOB_NOT_FOUND`).
+    All of it or, where one can't be decided, none. What was changed after the upload isn't of the job any more. Raises
+    as `decide`, and errors.NotFound (`BULK_JOB_NOT_FOUND`) and errors.Conflict (`BULK_JOB_NOT_COMPLETED`: an upload
+    that can grow isn't approved).
     """
     require(op, Permission.PAYMENTS_APPROVE)
-    if await op.row("select from bulk_jobs where job_id = %s", batch) is None:
+    job = await op.row("select status from bulk_jobs where job_id = %s for share", batch)
+    if job is None:
         raise NotFound(Failure("BULK_JOB_NOT_FOUND", "There is no such bulk job in this tenant."))
+    if word == "APPROVE" and job[0] != "COMPLETED":
+        raise Conflict(
+            Failure(
+                "BULK_JOB_NOT_COMPLETED",
+                "The upload hasn't ended and may bring more. Wait for it, or approve its payouts one by one.",
+            )
+        )
     (approver,), _ = await _awaiting.authors_of(op)
     rows = await op.rows(
         f"select {_COLUMNS} {_FROM} and a.batch_id = %s and a.expires_at > %s and not exists "
@@ -226,20 +245,44 @@ async def _count_waiting(op: Operation, batch: UUID, approver: str) -> int:
 
 
 async def _check_apart(op: Operation, locked: _Locked, approver: str, makers: Sequence[str]) -> None:
-    row = await op.row(
-        "select is_independent(%s, %s::text[], %s::text[], %s::text[])",
-        approver,
-        list(makers),
-        list(locked.authors),
-        list(locked.makers),
-    )
-    if row is None or not row[0]:
+    """Approvals come from those who have no part in what was made, nor in who has approved it before."""
+    if not await _is_apart(op, approver, makers, locked.authors, locked.makers):
         raise Forbidden(
             Failure(
                 "APPROVER_IS_AUTHOR",
                 "Somebody else has to approve this: you made or changed it, or have a part in the key that did.",
             )
         )
+    votes = await op.rows(
+        "select approver, makers from approval_votes where order_id = %s and instruction_id = %s and version = %s "
+        "and verdict = 'APPROVE' and approver <> %s",
+        locked.order_id,
+        locked.instruction_id,
+        locked.version,
+        approver,
+    )
+    for earlier, earlier_makers in votes:
+        if not await _is_apart(op, approver, makers, [earlier], earlier_makers):
+            raise Forbidden(
+                Failure(
+                    "APPROVER_HAS_APPROVED",
+                    "It takes somebody else as well: you have approved this with another key, or have a part in the "
+                    "key that did.",
+                )
+            )
+
+
+async def _is_apart(
+    op: Operation, approver: str, makers: Sequence[str], others: Sequence[str], other_makers: Sequence[str]
+) -> bool:
+    row = await op.row(
+        "select is_independent(%s, %s::text[], %s::text[], %s::text[])",
+        approver,
+        list(makers),
+        list(others),
+        list(other_makers),
+    )
+    return row is not None and bool(row[0])
 
 
 async def _release(op: Operation, locked: _Locked) -> None:

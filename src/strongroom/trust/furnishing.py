@@ -71,7 +71,8 @@ async def furnish_access(scene: Stage, payout: Mapping[str, Any]) -> Mapping[str
     await maker.done("POST", "/v1/order-management", order)
     approver = await make_holder(scene, admin, ["tenant-approval"])
     path = f"/v1/order-management/prove-waiting/instruction/{payout['instructionRef']}"
-    await approver.done("POST", f"{path}/approve")
+    [waiting] = (await approver.done("GET", "/v1/approvals"))["approvals"]
+    await approver.done("POST", f"{path}/approve", {"contentHash": waiting["contentHash"]})
     return {"name": "prove", "ruleId": rule["ruleId"]}
 
 

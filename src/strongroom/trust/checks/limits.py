@@ -122,8 +122,9 @@ async def _check_four_eyes(findings: Findings, bench: Workbench, scene: Stage, a
         found = (await admin.done("GET", path))["status"]
         findings.expect(found == status, f"{what} is {found}, not {status}")
 
-    async def refused(caller: Caller, path: str, code: str, what: str) -> None:
-        answer = await caller.send("POST", f"{path}/approve")
+    async def refused(caller: Caller, path: str, code: str, what: str, seen: str | None = None) -> None:
+        body = {"contentHash": seen or await _look_at(admin, path)}
+        answer = await caller.send("POST", f"{path}/approve", body)
         findings.expect(codes(answer) == code, f"{what} is answered {answer.status} {codes(answer)}, not {code}")
 
     await expect(await payouts.make(maker, _SMALL), "READY", "a small payout")
@@ -140,8 +141,9 @@ async def _check_four_eyes(findings: Findings, bench: Workbench, scene: Stage, a
     await maker.done("PUT", path, {"amount": "1000.01"})
     await expect(path, "AWAITING_APPROVAL", "a payout that was changed after its approval")
     late = await payouts.make(maker, _LARGE)
+    seen = await _look_at(admin, late)
     await _make_old(bench, scene)
-    await refused(other, late, "APPROVAL_EXPIRED", "an approval that comes too late")
+    await refused(other, late, "APPROVAL_EXPIRED", "an approval that comes too late", seen)
     async with bench.databases.operation(PROVER, tenant=scene.here.tenant_id) as op:
         await expire(op)
     await expect(late, "CANCELLED", "a payout that waited for too long")
@@ -149,12 +151,17 @@ async def _check_four_eyes(findings: Findings, bench: Workbench, scene: Stage, a
 
 async def _approve(findings: Findings, caller: Caller, path: str) -> None:
     """Let a payout go, for exactly what is on the list."""
-    waiting = (await caller.done("GET", "/v1/approvals"))["approvals"]
-    ref = path.split("/")[3]
-    seen = next((item["contentHash"] for item in waiting if item["orderRef"] == ref), None)
+    seen = await _look_at(caller, path)
     answer = await caller.send("POST", f"{path}/approve", {"contentHash": seen})
     right = seen is not None and answer.status == 202
     findings.expect(right, f"another's approval is answered {answer.status} {codes(answer)}")
+
+
+async def _look_at(caller: Caller, path: str) -> str | None:
+    """What stands for a payout on the list; None when it isn't there."""
+    waiting = (await caller.done("GET", "/v1/approvals"))["approvals"]
+    ref = path.split("/")[3]
+    return next((item["contentHash"] for item in waiting if item["orderRef"] == ref), None)
 
 
 async def _make_old(bench: Workbench, scene: Stage) -> None:
