@@ -53,6 +53,24 @@ async def test_nobody_new_is_made_where_the_account_does_not_let_them_in(scene: 
     assert await users(scene) == {}
 
 
+async def test_who_may_change_it_holds_what_an_admin_holds(scene: Scene) -> None:
+    """Otherwise they would come in as an admin, by a provider of their own."""
+    role = {"name": "settings", "level": "account", "permissions": ["account:manage"]}
+    assert (await scene.account.post("/v1/account/roles", role)).status_code == 201
+    key = await scene.account.new_key("custom:settings")
+    assert (await key.get(PATH)).status_code == 200
+    domain = f"{PATH}/domains/{(await key.get(f'{PATH}/domains')).json()['domains'][0]['domainId']}"
+    for answer in (
+        await key.put(PATH, scene.settings),
+        await key.delete(PATH),
+        await key.post(f"{PATH}/domains", {"domain": "elsewhere.example"}),
+        await key.post(f"{domain}/verify"),
+        await key.delete(domain),
+    ):
+        assert (answer.status_code, codes(answer)) == (403, ["GRANT_EXCEEDS_OWN"])
+    assert (await scene.sign_in(scene.browser())).status_code == 303, "all is as it was"
+
+
 async def test_people_of_other_domains_are_not_believed(scene: Scene) -> None:
     for address, reason in (
         (unique_address(), "isn&#39;t verified"),

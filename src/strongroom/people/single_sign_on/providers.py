@@ -28,7 +28,7 @@ from strongroom.people.enforcement import domain_of
 from strongroom.people.grants import check_roles, check_tenant, roles_of
 from strongroom.people.outside import Outside
 from strongroom.people.persons import find_person_by_id, list_all_persons
-from strongroom.people.single_sign_on.domains import list_domains
+from strongroom.people.single_sign_on.domains import list_domains, require_change
 from strongroom.people.single_sign_on.own_keys import OwnKey, new_ec_key, new_rsa_key
 
 MAX_MAPPINGS: Final = 200
@@ -142,7 +142,7 @@ class Provider:
 
 
 def require_single_sign_on(op: Operation) -> None:
-    """Raises errors.Forbidden (`FORBIDDEN`) unless the actor looks after the account."""
+    """Raises errors.Forbidden (`FORBIDDEN`) unless the actor may see how the account signs people in."""
     require(op, Permission.ACCOUNT_MANAGE)
 
 
@@ -187,10 +187,10 @@ async def put_provider(op: Operation, databases: Databases, outside: Outside, wa
     subjects and people end when the provider is another one. Where the provider is enforced now, sessions of those who
     may come in by it alone end.
 
-    Raises errors.Forbidden (`FORBIDDEN`), errors.NotFound (`TENANT_NOT_FOUND`), errors.Invalid, with all that is
-    wrong in it, and as `grants.check_roles`.
+    Raises as `domains.require_change` and `grants.check_roles`, errors.NotFound (`TENANT_NOT_FOUND`) and
+    errors.Invalid, with all that is wrong in it.
     """
-    require_single_sign_on(op)
+    await require_change(op, databases)
     before = await find_provider(op)
     wanted = _with_secret(wanted, before)
     await _check(op, databases, outside, wanted)
@@ -231,12 +231,12 @@ async def put_provider(op: Operation, databases: Databases, outside: Outside, wa
     return kept
 
 
-async def delete_provider(op: Operation) -> None:
+async def delete_provider(op: Operation, databases: Databases) -> None:
     """Take single sign-on away: nobody comes in by it any more, and sessions that came from it end.
 
-    Raises errors.Forbidden (`FORBIDDEN`) and errors.NotFound (`SINGLE_SIGN_ON_NOT_FOUND`).
+    Raises as `domains.require_change`, and errors.NotFound (`SINGLE_SIGN_ON_NOT_FOUND`).
     """
-    require_single_sign_on(op)
+    await require_change(op, databases)
     before = await get_provider(op)
     await op.run("delete from provider_subjects where account_id = %s", op.account)
     await op.run("delete from single_sign_ons where account_id = %s", op.account)
