@@ -132,6 +132,32 @@ async def test_groups_give_and_take_roles_at_each_sign_in(scene: Scene) -> None:
     assert not await browser.is_signed_in(), "who has no role any more is out"
 
 
+async def test_groups_together_give_nothing_that_may_not_be_held_together(scene: Scene) -> None:
+    tenant = await scene.account.new_tenant()
+    mappings = [
+        {"group": group, "roles": [role], "tenantId": tenant.tenant_id}
+        for group, role in (
+            ("Payers", "tenant-transaction-write"),
+            ("Approvers", "tenant-approval"),
+            ("Admins", "tenant-admin"),
+        )
+    ]
+    assert (await scene.put(groupRoles=mappings, defaultRoles=[])).status_code == 200
+    assert (await scene.sign_in(scene.browser(), groups=["Payers"])).status_code == 303
+    answer = await scene.sign_in(scene.browser(), groups=["Payers", "Approvers"])
+    assert answer.status_code == 401 and "may not be held together" in answer.text
+    assert "SIGN_IN_NOT_ADMITTED" in "".join(await record_of(scene))
+
+    async def held() -> list[str]:
+        found = (await scene.account.get(f"/v1/tenant/{tenant.tenant_id}/users")).json()["results"]
+        return [role for one in found for role in one["roles"]]
+
+    assert await held() == ["tenant-transaction-write"], "all is as it was"
+    assert (await scene.sign_in(scene.browser(), groups=["Approvers"])).status_code == 303
+    assert await held() == ["tenant-approval"]
+    assert (await scene.sign_in(scene.browser(), groups=["Admins", "Payers", "Approvers"])).status_code == 303
+
+
 async def test_a_removed_person_is_out_in_every_process_and_stays_out(scene: Scene) -> None:
     browser = scene.browser()
     assert (await scene.sign_in(browser)).status_code == 303

@@ -10,10 +10,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from uuid import UUID
 
+from strongroom.access import check_apart
 from strongroom.audit import record
 from strongroom.database import Operation
 from strongroom.kernel.actors import system
-from strongroom.kernel.errors import Failure, Unauthenticated
+from strongroom.kernel.errors import Conflict, Failure, Unauthenticated
 from strongroom.kernel.ids import AccountId, PersonId, TenantId, new_uuid
 from strongroom.kernel.mail_addresses import find_address
 from strongroom.people.enforcement import domain_of
@@ -68,7 +69,7 @@ async def admit(door: FrontDoor, account: AccountId, provider: Provider, claims:
         if now_set_up is None or now_set_up.version_id != provider.version_id:
             raise _not_admitted("single sign-on was changed meanwhile; begin again")
         person, is_new = await _find_or_make(op, door, provider, claims)
-        await _set_roles(op, provider, person, claims, is_new=is_new)
+        await _set_roles(op, door, provider, person, claims, is_new=is_new)
         has_roles = await op.row(
             "select 1 from grants where person_id = %s and ended_at is null limit 1", person.person_id
         )
@@ -138,7 +139,9 @@ async def _make(op: Operation, door: FrontDoor, provider: Provider, claims: Clai
     return person
 
 
-async def _set_roles(op: Operation, provider: Provider, person: Person, claims: Claims, *, is_new: bool) -> None:
+async def _set_roles(
+    op: Operation, door: FrontDoor, provider: Provider, person: Person, claims: Claims, *, is_new: bool
+) -> None:
     """What the groups say now. The break-glass person keeps what they have: no provider takes the last way in away."""
     if person.person_id == provider.break_glass:
         return
@@ -151,6 +154,12 @@ async def _set_roles(op: Operation, provider: Provider, person: Person, claims: 
         if not held:
             wanted[None] = frozenset(provider.default_roles)
     for place, roles in wanted.items():
+        try:
+            await check_apart(door.databases, op.account, place, roles)
+        except Conflict:
+            raise _not_admitted(
+                "your groups give you roles that may not be held together; ask whoever looks after your account"
+            ) from None
         await set_roles(op, person.person_id, None if place is None else TenantId(place), roles)
     if wanted:
         await op.run("update sessions set is_due = true where person_id = %s and ended_at is null", person.person_id)
