@@ -78,6 +78,21 @@ async def test_a_request_is_answered_once_and_only_if_it_was_made(scene: Scene) 
     assert (await post(scene, THEM.signed(await said(scene, request_name(new_uuid()))))).status_code == 401
 
 
+async def test_sessions_end_with_a_certificate_that_is_taken_away(scene: Scene) -> None:
+    def saml(*them: IdentityProvider) -> dict[str, Any]:
+        certificates = [one.own.certificate_pem for one in them]
+        return {"entityId": ENTITY, "signInUrl": SIGN_IN, "certificates": certificates, "groupsAttribute": "groups"}
+
+    browser, other = scene.browser(), IdentityProvider()
+    posted = await post(scene, THEM.signed(await said(scene, await leave(scene, browser))))
+    await browser.open(posted.headers["location"])
+    assert (await scene.put(saml=saml(THEM, other))).status_code == 200
+    assert await browser.is_signed_in()
+    assert (await scene.put(saml=saml(other))).status_code == 200
+    assert not await browser.is_signed_in()
+    assert (await scene.put(saml=saml(THEM))).status_code == 200
+
+
 async def test_what_the_provider_begins_needs_a_yes(scene: Scene) -> None:
     unasked = await said(scene, None)
     assert (await post(scene, THEM.signed(unasked))).status_code == 401

@@ -184,8 +184,9 @@ async def put_provider(op: Operation, databases: Databases, outside: Outside, wa
     """Set up the account's provider, or change it. An empty client secret leaves the one that is kept.
 
     Our own key with the provider is made once, and stays as long as the protocol does. Links between the provider's
-    subjects and people end when the provider is another one. Where the provider is enforced now, sessions of those who
-    may come in by it alone end.
+    subjects and people end when the provider is another one, and sessions that came from it when it isn't believed any
+    more as it was (see `_is_believed_still`). Where the provider is enforced now, sessions of those who may come in by
+    it alone end.
 
     Raises as `domains.require_change` and `grants.check_roles`, errors.NotFound (`TENANT_NOT_FOUND`) and
     errors.Invalid, with all that is wrong in it.
@@ -224,6 +225,8 @@ async def put_provider(op: Operation, databases: Databases, outside: Outside, wa
     )
     if before is not None and (before.kind, before.issuer) != (kept.kind, kept.issuer):
         await op.run("delete from provider_subjects where account_id = %s", op.account)
+    if before is not None and not _is_believed_still(before, kept):
+        await _end_its_sessions(op)
     if kept.is_enforced and not (before is not None and before.is_enforced):
         await _end_local_sessions(op, kept)
     detail = f"{'none' if before is None else _told(before)} > {_told(kept)}"
@@ -240,9 +243,7 @@ async def delete_provider(op: Operation, databases: Databases) -> None:
     before = await get_provider(op)
     await op.run("delete from provider_subjects where account_id = %s", op.account)
     await op.run("delete from single_sign_ons where account_id = %s", op.account)
-    await op.run(
-        "update sessions set ended_at = %s where method like %s and ended_at is null", op.now, f"{METHOD_PREFIX}%"
-    )
+    await _end_its_sessions(op)
     await record(op, "single-sign-on.remove", "account", op.account, detail=f"{_told(before)} > none")
 
 
@@ -321,6 +322,24 @@ async def _check_enforcement(op: Operation, wanted: Provider) -> Sequence[Failur
     if wanted.is_enforced and not wanted.is_enabled:
         return [Failure("ENFORCED_NEEDS_ENABLED", "Only single sign-on that is enabled can be enforced.")]
     return []
+
+
+def _is_believed_still(before: Provider, now: Provider) -> bool:
+    """Whether sessions that came from the provider go on: it is enabled, the same one, and kept its certificates."""
+    if not now.is_enabled or (before.kind, before.issuer) != (now.kind, now.issuer):
+        return False
+    if before.oidc is not None and now.oidc is not None:
+        return before.oidc.client_id == now.oidc.client_id
+    if before.saml is not None and now.saml is not None:
+        return set(before.saml.certificates) <= set(now.saml.certificates)
+    return False
+
+
+async def _end_its_sessions(op: Operation) -> None:
+    """End the sessions that came from the provider."""
+    await op.run(
+        "update sessions set ended_at = %s where method like %s and ended_at is null", op.now, f"{METHOD_PREFIX}%"
+    )
 
 
 async def _end_local_sessions(op: Operation, provider: Provider) -> None:
