@@ -71,6 +71,18 @@ async def test_who_may_change_it_holds_what_an_admin_holds(scene: Scene) -> None
     assert (await scene.sign_in(scene.browser())).status_code == 303, "all is as it was"
 
 
+async def test_nobody_is_made_without_a_role(scene: Scene) -> None:
+    assert (await scene.put(defaultRoles=[])).status_code == 200
+    answer = await scene.sign_in(scene.browser())
+    assert answer.status_code == 401 and "no role" in answer.text
+    async with scene.platform.app.operation(operator(), account=account_id(scene)) as op:
+        assert not await op.rows("select 1 from persons union all select 1 from provider_subjects")
+    assert "SIGN_IN_NOT_ADMITTED" in "".join(await record_of(scene))
+
+    await new_link(scene.platform, scene.account, scene.address(), "account-tenant-read")
+    assert (await scene.sign_in(scene.browser())).status_code == 303
+
+
 async def test_people_of_other_domains_are_not_believed(scene: Scene) -> None:
     for address, reason in (
         (unique_address(), "isn&#39;t verified"),
@@ -194,6 +206,25 @@ async def test_enforced_people_come_in_by_the_provider_alone(scene: Scene) -> No
     assert answer.status_code == 401 and "its own provider" in answer.text
     assert scene.address("eve") in await users(scene), "the invitation stays open"
     assert (await scene.sign_in(scene.browser(), sub="eve-1", email=scene.address("eve"))).status_code == 303
+
+
+async def test_sessions_end_with_the_provider_that_they_came_from(scene: Scene) -> None:
+    local = await new_person(scene.platform, scene.account, unique_address(), "account-tenant-read")
+    issuer = {**scene.settings["oidc"], "issuer": "https://elsewhere.example"}
+    client = {**scene.settings["oidc"], "clientId": "another"}
+    for same in ({"name": "Renamed"}, {"defaultRoles": ["account-tenant-approval"]}):
+        browser = scene.browser()
+        assert (await scene.sign_in(browser)).status_code == 303
+        assert (await scene.put(**same)).status_code == 200
+        assert await browser.is_signed_in()
+    before = scene.settings
+    for other in ({"enabled": False}, {"oidc": issuer}, {"oidc": client}):
+        assert (await scene.put(**before)).status_code == 200
+        browser = scene.browser()
+        assert (await scene.sign_in(browser)).status_code == 303
+        assert (await scene.put(**other)).status_code == 200
+        assert not await browser.is_signed_in(), other
+        assert await local.is_signed_in()
 
 
 async def local_person(scene: Scene, name: str, role: str) -> Browser:
