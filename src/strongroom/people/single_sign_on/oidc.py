@@ -325,7 +325,7 @@ class Client:
             raise refused("it doesn't count yet")
 
     def _claims(self, claims: Mapping[str, Any]) -> Claims:
-        if claims.get("email_verified") is False:
+        if "email_verified" in claims and not _is_true(claims["email_verified"]):
             raise refused("the provider itself says that the mail address isn't verified")
         return Claims(
             subject=_text(claims, "sub"),
@@ -411,6 +411,11 @@ def _object(answer: Answer, what: str) -> Mapping[str, Any]:
 def _text(source: Mapping[str, Any], name: str) -> str:
     value = source.get(name)
     return value if isinstance(value, str) else ""
+
+
+def _is_true(value: object) -> bool:
+    """Whether a claim says yes; some providers write a word for it."""
+    return value is True or value == "true"
 
 
 def _instant(claims: Mapping[str, Any], name: str) -> float:
