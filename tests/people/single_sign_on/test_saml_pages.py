@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import base64
 import zlib
+from datetime import timedelta
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
+from uuid import UUID
 
 import httpx
 import pytest
 from lxml import etree
 
-from strongroom.kernel.ids import new_uuid
+from strongroom.kernel.actors import operator
+from strongroom.kernel.ids import AccountId, new_uuid
 from tests.people.browser import Browser
 from tests.people.single_sign_on.identity_provider import ENTITY, SIGN_IN, IdentityProvider, Said, encoded, request_name
 from tests.people.single_sign_on.made import PATH, MadeProvider, NameServer, Scene, new_scene
@@ -60,6 +63,17 @@ async def test_there_and_back(scene: Scene) -> None:
     assert (answer.status_code, browser.url) == (200, "/portal/account"), answer.text
     assert "single sign-on (SAML)" in answer.text
     assert (await browser.send("GET", posted.headers["location"])).status_code == 401, "it counts once"
+
+
+async def test_a_session_lasts_no_longer_than_the_providers(scene: Scene) -> None:
+    browser, name = scene.browser(), scene.address("short")
+    asked = await said(scene, await leave(scene, browser), name_id=name, session_ends=timedelta(minutes=7))
+    await browser.open((await post(scene, THEM.signed(asked))).headers["location"])
+    assert await browser.is_signed_in()
+    account = AccountId(UUID(scene.account.account_id))
+    async with scene.platform.app.operation(operator(), account=account) as op:
+        rows = await op.rows("select expires_at from sessions where expires_at < %s", op.now + timedelta(minutes=8))
+    assert [row[0] for row in rows] == [asked.now.replace(microsecond=0) + timedelta(minutes=7)]
 
 
 async def test_an_assertion_counts_once(scene: Scene) -> None:

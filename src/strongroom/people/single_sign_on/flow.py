@@ -304,7 +304,9 @@ async def _finish(
         visitor,
         method=f"{METHOD_PREFIX} ({provider.kind.value})",
         device=device,
-        vouched=Vouched(session_hash=admitted.session_hash if claims.session else None),
+        vouched=Vouched(
+            session_hash=admitted.session_hash if claims.session else None, session_ends=claims.session_ends
+        ),
     )
 
 
