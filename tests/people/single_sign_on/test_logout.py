@@ -41,7 +41,7 @@ async def send(scene: Scene, token: str) -> httpx.Response:
     )
 
 
-async def signed_in(scene: Scene, session: str) -> Browser:
+async def signed_in(scene: Scene, session: str | None) -> Browser:
     browser = scene.browser()
     assert (await scene.sign_in(browser, sid=session)).status_code == 303
     assert await browser.is_signed_in()
@@ -60,6 +60,15 @@ async def test_all_sessions_of_a_subject_are_ended(scene: Scene) -> None:
     browsers = [await signed_in(scene, "s-1"), await signed_in(scene, "s-2")]
     assert (await send(scene, scene.provider.sign(logout(scene, sid=None, sub="ada-1")))).status_code == 200
     assert [await browser.is_signed_in() for browser in browsers] == [False, False]
+
+
+async def test_a_session_whose_name_we_were_not_told_is_ended_by_the_subject(scene: Scene) -> None:
+    unnamed, other = await signed_in(scene, None), await signed_in(scene, "s-2")
+    assert (await send(scene, scene.provider.sign(logout(scene, sub="somebody-else")))).status_code == 200
+    assert await unnamed.is_signed_in()
+    assert (await send(scene, scene.provider.sign(logout(scene, sub="ada-1")))).status_code == 200
+    assert not await unnamed.is_signed_in()
+    assert await other.is_signed_in()
 
 
 NOW = int(time.time())

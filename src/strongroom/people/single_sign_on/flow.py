@@ -311,21 +311,23 @@ async def _finish(
 
 
 async def _end(op: Operation, provider: Provider, subject: str, session: str) -> int:
-    if session:
-        ended = await op.run(
-            "update sessions set ended_at = %s where provider_session = %s and ended_at is null",
-            op.now,
-            session_hash(op, provider, session),
-        )
-    else:
-        ended = await op.run(
-            "update sessions set ended_at = %s where method like %s and ended_at is null and person_id in "
-            "(select person_id from provider_subjects where subject_hash = %s)",
-            op.now,
-            f"{METHOD_PREFIX}%",
-            subject_hash(op, provider, subject),
-        )
-    await record(op, "session.end-by-provider", "account", op.account, detail=f"{ended} ended")
+    """End the provider's session, and those of the subject of which we don't know which one they came from.
+
+    Without a session's name, all of the subject's end.
+    """
+    named = session_hash(op, provider, session) if session else None
+    ended = await op.run(
+        "update sessions set ended_at = %s where ended_at is null and (provider_session = %s or "
+        "((provider_session is null or %s) and method like %s and person_id in "
+        "(select person_id from provider_subjects where subject_hash = %s)))",
+        op.now,
+        named,
+        named is None,
+        f"{METHOD_PREFIX}%",
+        subject_hash(op, provider, subject) if subject else None,
+    )
+    if ended:
+        await record(op, "session.end-by-provider", "account", op.account, detail=f"{ended} ended")
     return ended
 
 
