@@ -15,6 +15,7 @@ from lxml import etree
 
 from strongroom.kernel.actors import operator
 from strongroom.kernel.ids import AccountId, new_uuid
+from strongroom.people.single_sign_on import flow
 from tests.people.browser import Browser
 from tests.people.single_sign_on.identity_provider import ENTITY, SIGN_IN, IdentityProvider, Said, encoded, request_name
 from tests.people.single_sign_on.made import PATH, MadeProvider, NameServer, Scene, new_scene
@@ -127,3 +128,31 @@ async def test_our_metadata_is_published(scene: Scene) -> None:
     where = (await scene.account.get(PATH)).json()["addresses"]
     assert etree.fromstring(answer.content).get("entityID") == where["metadata"]
     assert (await scene.browser().send("GET", f"{scene.start}/keys")).status_code == 400
+
+
+async def test_refusals_are_told_in_words_of_letters_and_counted_by_place(
+    door: Any, provider: MadeProvider, names: NameServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(flow, "MAX_REFUSED", 3)
+    made = await new_scene(door, provider, names)
+    assert (await made.put(kind="SAML", oidc=None, saml={"metadata": THEM.metadata})).status_code == 200
+    good = THEM.signed(await said(made, await leave(made, made.browser())))
+    bad = THEM.response(await said(made, None, status="urn:<b>Eve</b>\n\u202eadmin"))
+
+    async def tell(response: etree._Element, source: str) -> httpx.Response:
+        form = {"SAMLResponse": encoded(response)}
+        browser = Browser(platform=made.platform, source=source)
+        return await browser.send("POST", f"{made.start}/answer", data=form, headers=CROSS_SITE)
+
+    async def refusals() -> list[str]:
+        async with made.platform.app.operation(operator(), account=AccountId(UUID(made.account.account_id))) as op:
+            rows = await op.rows("select t::text from audit_entries t")
+        return [row[0] for row in rows if "the provider says" in row[0]]
+
+    answers = [await tell(bad, "192.0.2.66") for _ in range(5)]
+    assert [answer.status_code for answer in answers] == [401, 401, 401, 429, 429]
+    told = await refusals()
+    assert len(told) == 3, "nobody can fill the record"
+    assert all("the provider says bEvebadmin." in one for one in told), told
+    assert (await tell(good, "192.0.2.66")).status_code == 429
+    assert (await tell(good, "192.0.2.67")).status_code == 303

@@ -33,3 +33,8 @@ def refused(reason: str) -> Unauthenticated:
             {"reason": reason[:300]},
         )
     )
+
+
+def word(text: str) -> str:
+    """A word of the provider's, as it may be shown and recorded."""
+    return "".join(letter for letter in text[:60] if letter.isalnum() or letter in "_-. ") or "nothing"

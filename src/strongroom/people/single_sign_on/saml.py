@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.asymmetric import padding
 from lxml import etree
 
 from strongroom.kernel.errors import Failure, Invalid, StrongroomError
-from strongroom.people.single_sign_on.claims import Claims, refused
+from strongroom.people.single_sign_on.claims import Claims, refused, word
 from strongroom.people.single_sign_on.providers import Provider, SamlSettings
 from strongroom.people.single_sign_on.xml import (
     DS,
@@ -173,7 +173,7 @@ class Client:
         status = response.find(f"{_P}Status/{_P}StatusCode")
         code = "" if status is None else status.get("Value", "")
         if code != _SUCCESS:
-            raise refused(f"the provider says {code.rpartition(':')[2][:60] or 'nothing'}")
+            raise refused(f"the provider says {word(code.rpartition(':')[2])}")
 
     def _assertion(
         self, response: etree._Element, certificates: Sequence[x509.Certificate], *, is_covered: bool
