@@ -231,6 +231,24 @@ async def local_person(scene: Scene, name: str, role: str) -> Browser:
     return await new_person(scene.platform, scene.account, scene.address(name), role)
 
 
+async def test_enforcement_reaches_new_domains_and_who_was_for_emergencies(scene: Scene, names: NameServer) -> None:
+    domain = f"{new_uuid().hex}.example"
+    elsewhere = await new_person(scene.platform, scene.account, f"eve@{domain}", "account-tenant-read")
+    root = await local_person(scene, "root", "account-admin")
+    rita = await local_person(scene, "rita", "account-admin")
+    found = await users(scene)
+    first, second = (found[scene.address(name)]["userId"] for name in ("root", "rita"))
+    assert (await scene.put(enforced=True, breakGlassUserId=first)).status_code == 200
+    assert await root.is_signed_in() and not await rita.is_signed_in()
+    assert (await rita.sign_in(scene.address("rita"))).status_code == 401
+    assert (await scene.put(breakGlassUserId=second)).status_code == 200
+    assert not await root.is_signed_in()
+
+    assert await elsewhere.is_signed_in()
+    await verified_domain(scene.account, names, domain)
+    assert not await elsewhere.is_signed_in()
+
+
 async def test_enforcement_needs_somebody_for_emergencies(scene: Scene) -> None:
     assert codes(await scene.put(enforced=True)) == ["BREAK_GLASS_USER_ID_IS_REQUIRED"]
     await local_person(scene, "ada", "account-tenant-read")

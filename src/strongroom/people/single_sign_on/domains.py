@@ -22,8 +22,9 @@ from strongroom.kernel.actors import Actor
 from strongroom.kernel.errors import AlreadyExists, Conflict, Failure, Invalid, NotFound
 from strongroom.kernel.ids import AccountId, new_uuid
 from strongroom.kernel.mail_addresses import find_address
-from strongroom.people.enforcement import domain_hash
+from strongroom.people.enforcement import METHOD_PREFIX, domain_hash, domain_of
 from strongroom.people.front_door import FrontDoor
+from strongroom.people.persons import list_all_persons
 
 MAX_DOMAINS: Final = 50
 RECORD_PREFIX: Final = "_strongroom-verification."
@@ -143,6 +144,8 @@ async def find_verified(op: Operation, name: str) -> UUID | None:
 async def verify_domain(door: FrontDoor, actor: Actor, account: AccountId, domain_id: UUID) -> Domain:
     """Look for a domain's record, and take the domain as verified if it is there. No operation is open meanwhile.
 
+    Where the provider is enforced, sessions of the domain's people end that didn't come from it.
+
     Raises as `require_change`, errors.NotFound (`DOMAIN_NOT_FOUND`), errors.Conflict (`DOMAIN_RECORD_NOT_FOUND`,
     `DOMAIN_TAKEN`) and errors.Unavailable (`DNS_UNAVAILABLE`).
     """
@@ -167,6 +170,7 @@ async def verify_domain(door: FrontDoor, actor: Actor, account: AccountId, domai
             op.now,
             domain_id,
         )
+        await end_local_sessions(op)
         await record(op, "email-domain.verify", "email-domain", domain_id)
         return await _get(op, domain_id)
 
@@ -186,6 +190,25 @@ async def remove_domain(op: Operation, door: FrontDoor, domain_id: UUID) -> None
                 "delete from email_domains where domain_hash = %s and account_id = %s",
                 (_directory_hash(door, domain.name), op.account),
             )
+
+
+async def end_local_sessions(op: Operation) -> None:
+    """Where the provider is enforced, end the sessions of those who may come in by it alone, but those from it."""
+    enforced = await op.row("select break_glass_id from single_sign_ons where is_enforced")
+    if enforced is None:
+        return
+    domains = {domain.name for domain in await list_domains(op) if domain.is_verified}
+    bound = [
+        person.person_id
+        for person in await list_all_persons(op)
+        if domain_of(person.address) in domains and person.person_id != enforced[0]
+    ]
+    await op.run(
+        "update sessions set ended_at = %s where person_id = any(%s) and method not like %s and ended_at is null",
+        op.now,
+        bound,
+        f"{METHOD_PREFIX}%",
+    )
 
 
 async def account_of(door: FrontDoor, name: str) -> AccountId | None:

@@ -30,7 +30,7 @@ from strongroom.kernel.errors import Failure, NotFound, StrongroomError, Unauthe
 from strongroom.kernel.ids import AccountId, new_uuid
 from strongroom.kernel.mail_addresses import find_address
 from strongroom.kernel.secret import Secret
-from strongroom.people.enforcement import domain_of
+from strongroom.people.enforcement import METHOD_PREFIX, domain_of
 from strongroom.people.front_door import FrontDoor
 from strongroom.people.keys import decode, encode
 from strongroom.people.lockout import Counter, count_attempt, forget_failures, place_of
@@ -40,7 +40,7 @@ from strongroom.people.single_sign_on import oidc, saml
 from strongroom.people.single_sign_on.admitting import admit, roles_for, session_hash, subject_hash
 from strongroom.people.single_sign_on.claims import Claims, refused
 from strongroom.people.single_sign_on.domains import account_of
-from strongroom.people.single_sign_on.providers import METHOD_PREFIX, Kind, Provider, find_provider
+from strongroom.people.single_sign_on.providers import Kind, Provider, find_provider
 
 PATH: Final = "/portal/single-sign-on"
 UNDER_WAY: Final = timedelta(minutes=10)

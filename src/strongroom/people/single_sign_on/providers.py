@@ -24,17 +24,15 @@ from strongroom.database import Databases, Operation
 from strongroom.kernel.errors import Failure, Invalid, NotFound, Refused
 from strongroom.kernel.ids import PersonId, TenantId, new_uuid
 from strongroom.people.credentials import list_credentials
-from strongroom.people.enforcement import domain_of
+from strongroom.people.enforcement import METHOD_PREFIX
 from strongroom.people.grants import check_roles, check_tenant, roles_of
 from strongroom.people.outside import Outside
-from strongroom.people.persons import find_person_by_id, list_all_persons
-from strongroom.people.single_sign_on.domains import list_domains, require_change
+from strongroom.people.persons import find_person_by_id
+from strongroom.people.single_sign_on.domains import end_local_sessions, require_change
 from strongroom.people.single_sign_on.own_keys import OwnKey, new_ec_key, new_rsa_key
 
 MAX_MAPPINGS: Final = 200
 MAX_TEXT: Final = 500
-METHOD_PREFIX: Final = "single sign-on"
-"""How the method of a session begins that a provider vouched for."""
 _CLAIM: Final = re.compile(r"[!-~]{1,200}")
 
 
@@ -227,8 +225,7 @@ async def put_provider(op: Operation, databases: Databases, outside: Outside, wa
         await op.run("delete from provider_subjects where account_id = %s", op.account)
     if before is not None and not _is_believed_still(before, kept):
         await _end_its_sessions(op)
-    if kept.is_enforced and not (before is not None and before.is_enforced):
-        await _end_local_sessions(op, kept)
+    await end_local_sessions(op)
     detail = f"{'none' if before is None else _told(before)} > {_told(kept)}"
     await record(op, "single-sign-on.change", "account", op.account, detail=detail)
     return kept
@@ -339,22 +336,6 @@ async def _end_its_sessions(op: Operation) -> None:
     """End the sessions that came from the provider."""
     await op.run(
         "update sessions set ended_at = %s where method like %s and ended_at is null", op.now, f"{METHOD_PREFIX}%"
-    )
-
-
-async def _end_local_sessions(op: Operation, provider: Provider) -> None:
-    """End the sessions of those who may come in by the provider alone, unless they came from it."""
-    domains = {domain.name for domain in await list_domains(op) if domain.is_verified}
-    bound = [
-        person.person_id
-        for person in await list_all_persons(op)
-        if domain_of(person.address) in domains and person.person_id != provider.break_glass
-    ]
-    await op.run(
-        "update sessions set ended_at = %s where person_id = any(%s) and method not like %s and ended_at is null",
-        op.now,
-        bound,
-        f"{METHOD_PREFIX}%",
     )
 
 
