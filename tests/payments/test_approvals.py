@@ -34,7 +34,7 @@ async def test_only_what_is_approved_in_time_is_sent(payer: Payer, tenant: Clien
     [waits] = await payer.instruct("waits")
     other = await tenant.new_key("tenant-approval")
     await other.sign_in()
-    approver = payer.app.tokens.read(other.token)
+    approver = payer.app.tokens.read(other.token).actor
     await approve(payer, approved, approver)
     async with payer.rail() as rail:
         dispatcher = payer.dispatcher(rail)

@@ -11,13 +11,20 @@ from tests.fixtures.platform import Client, Platform
 from tests.people.browser import Browser, new_link, new_person, unique_address
 
 GUARDED = [page for page in PAGES if page.entrance is not Entrance.EVERYBODY]
-SUBMITTED = [page for page in PAGES if page.method == "POST"]
+FROM_ELSEWHERE = {f"POST /portal/single-sign-on/{{accountId}}/{name}" for name in ("answer", "back-channel-logout")}
+"""What single sign-on's providers send, or have browsers send: it proves itself by their signatures."""
+SUBMITTED = [page for page in PAGES if page.method == "POST" and f"POST {page.path}" not in FROM_ELSEWHERE]
 OPEN = {
     "GET /portal/invitation/{token}", "GET /portal/invitation", "POST /portal/invitation",
     "GET /portal/sign-in", "POST /portal/sign-in",
     "POST /portal/passkey/accept/options", "POST /portal/passkey/accept",
     "POST /portal/passkey/sign-in/options", "POST /portal/passkey/sign-in",
     "GET /portal/assets/portal.css", "GET /portal/assets/passkeys.js",
+    "POST /portal/single-sign-on", "GET /portal/single-sign-on/{accountId}",
+    "GET /portal/single-sign-on/{accountId}/callback",
+    "GET /portal/single-sign-on/{accountId}/arrival", "POST /portal/single-sign-on/{accountId}/arrival",
+    "GET /portal/single-sign-on/{accountId}/metadata", "GET /portal/single-sign-on/{accountId}/keys",
+    "GET /portal/single-sign-on/{accountId}/front-channel-logout", *FROM_ELSEWHERE,
 }  # fmt: skip
 """Pages for everybody: the ways in, and what pages are made up with."""
 
@@ -39,6 +46,10 @@ async def person(platform: Platform) -> Browser:
 def test_pages_for_everybody_are_those_that_are_listed() -> None:
     assert {f"{page.method} {page.path}" for page in PAGES if page.entrance is Entrance.EVERYBODY} == OPEN
     assert all(page.permission is None and not page.proven for page in PAGES if page.entrance is Entrance.EVERYBODY)
+
+
+def test_forms_from_elsewhere_are_those_that_are_listed() -> None:
+    assert {f"{page.method} {page.path}" for page in PAGES if page.from_elsewhere} == FROM_ELSEWHERE
 
 
 def test_no_two_pages_answer_the_same() -> None:

@@ -83,7 +83,7 @@ def test_when_all_die_twice_all_are_started_anew(server: Server) -> None:
     main = main_of(server)
     deadline = time.monotonic() + 60
     while main.is_running() and main.status() != psutil.STATUS_ZOMBIE:
-        with suppress(psutil.NoSuchProcess):
+        with suppress(psutil.NoSuchProcess, ValueError):
             for process in serving(server):
                 process.kill()
         assert time.monotonic() < deadline, server.log

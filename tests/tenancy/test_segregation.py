@@ -127,11 +127,18 @@ async def test_an_operation_for_a_tenant_nobody_knows_does_not_begin(platform: P
 
 
 async def test_the_directory_holds_nothing_but_ids_regions_and_environments(platform: Platform) -> None:
+    """And of who made a key: what kind of somebody, and their id."""
     account = await platform.new_account(name="Findable Name GmbH")
     await account.new_tenant(name="Findable Tenant")
+    await account.sign_in()
+    await account.new_key("account-tenant-read")
+    makers = set()
     async with platform.app.databases.directory() as directory:
         for table in ("accounts", "tenants", "api_keys"):
-            cursor = await directory.execute(SQL("select {0}::text from {0}").format(Identifier(table)))
-            for row in await cursor.fetchall():
-                for value in row[0].strip("()").split(","):
-                    assert value in {"", "eu", "ch", "sandbox", "production"} or uuid.UUID(value)
+            cursor = await directory.execute(SQL("select to_jsonb({0}) from {0}").format(Identifier(table)))
+            for [row] in await cursor.fetchall():
+                made_by = [maker.split(":", 1) for maker in row.pop("made_by", [])]
+                makers |= {kind for kind, _ in made_by}
+                for value in (*row.values(), *(name for _, name in made_by)):
+                    assert value in {None, "eu", "ch", "sandbox", "production", "command-line"} or uuid.UUID(value)
+    assert makers == {"api-key", "operator"}

@@ -54,6 +54,8 @@ def test_checks_are_of_promises() -> None:
         "ACC-1",
         "ACC-2",
         "ACC-3",
+        "ACC-4",
+        "ACC-5",
         "ACC-6",
         "ENC-1",
         "ENC-2",

@@ -41,13 +41,12 @@ class LaxSigner(XMLSigner):
 
 @dataclass(frozen=True, kw_only=True)
 class Said:
-    """What a response says. Times are relative to `now`; None leaves a thing out."""
+    """What a response says. Times are relative to when it is made; None leaves a thing out."""
 
     audience: str | None
     recipient: str | None
     destination: str | None
     in_response_to: str | None
-    now: datetime = field(default_factory=lambda: datetime.now(UTC))
     name_id: str = "ada@mutual.example"
     issuer: str = ENTITY
     status: str = SUCCESS
@@ -203,7 +202,7 @@ def add(parent: etree._Element, name: str, attributes: dict[str, str] | None = N
 
 
 def stamp(said: Said, offset: timedelta | None) -> str:
-    return "" if offset is None else f"{said.now + offset:%Y-%m-%dT%H:%M:%SZ}"
+    return "" if offset is None else f"{datetime.now(UTC) + offset:%Y-%m-%dT%H:%M:%SZ}"
 
 
 def new_id() -> str:

@@ -18,7 +18,7 @@ from strongroom.vault.holders.configured import _KINDS
 from strongroom.vault.holders.pkcs11 import Pkcs11Holder
 from strongroom.vault.holders.transit import TransitHolder
 from tests.certificates import Authority
-from tests.vault.holders.conftest import LIMIT_S, MODULE, TOKEN, Hsm
+from tests.vault.holders.conftest import MODULE, TOKEN, Hsm
 
 ACME = AccountId(UUID("0197a7a0-0000-7000-8000-000000000001"))
 OTHERS = AccountId(UUID("0197a7a0-0000-7000-8000-000000000002"))
@@ -94,7 +94,7 @@ async def test_without_a_file_there_is_our_own_alone(own: FileHolder, folder: Pa
 async def test_a_token_from_the_file_works(hsm: Hsm, own: FileHolder, folder: Path) -> None:
     hsm.admin("make", "one")
     (folder / "hsm.pin").write_text(hsm.pin_file.read_text())
-    write(folder, GOOD.replace('"hsm.pin"', f'"hsm.pin"\ntimeout_s = {LIMIT_S}'))
+    write(folder, GOOD.replace('"hsm.pin"', '"hsm.pin"\ntimeout_s = 10.0'))
     holders, mistakes = open_holders(own, folder)
     assert mistakes == []
     wrapped = await holders.get("hsm", ACME).wrap("one", Secret(bytes(32)), b"")
