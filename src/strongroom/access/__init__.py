@@ -1,6 +1,6 @@
 """Who may do what: the vocabulary of permissions, roles as Cedar policies, `require`, and why (`explain`)."""
 
-from strongroom.access.custom_roles import check_grant, grantable, with_own_roles
+from strongroom.access.custom_roles import check_apart, check_grant, grantable, with_own_roles
 from strongroom.access.decision import (
     ACCOUNT_ROLES,
     TENANT_ROLES,
@@ -27,6 +27,7 @@ __all__ = [
     "Permission",
     "Situation",
     "allows",
+    "check_apart",
     "check_grant",
     "explain",
     "grantable",

@@ -79,16 +79,26 @@ async def check_grant(op: Operation, databases: Databases, tenant: UUID | None, 
 
     Raises errors.Conflict (`ROLES_CONFLICT`) and errors.Forbidden (`GRANT_EXCEEDS_OWN`).
     """
-    level = "account" if tenant is None else "tenant"
-    known = await _find(databases, op.account)
-    own = [role for name in roles if (role := known.get(name.removeprefix(CUSTOM))) and name.startswith(CUSTOM)]
-    wanted = {permission.value for permission in permissions_of(frozenset(roles))}
-    wanted |= {permission for role in own for permission in role.permissions}
-    if ADMINS[level] not in roles:
-        _check_apart(await _conflicts(databases, op.account), wanted)
+    wanted = await check_apart(databases, op.account, tenant, roles)
     if op.actor.account_id is None or (op.actor.tenant_id is None) != (tenant is None):
         return  # Ourselves, or an account on behalf of its tenant, whose permissions it can't hold itself.
     _check_own(op.actor, wanted)
+
+
+async def check_apart(
+    databases: Databases, account: UUID, tenant: UUID | None, roles: Collection[str]
+) -> frozenset[str]:
+    """What these roles allow together in a tenant, or (None) in the account itself, if one may hold all of them.
+
+    Raises errors.Conflict (`ROLES_CONFLICT`).
+    """
+    known = await _find(databases, account)
+    own = [role for name in roles if (role := known.get(name.removeprefix(CUSTOM))) and name.startswith(CUSTOM)]
+    wanted = {permission.value for permission in permissions_of(frozenset(roles))}
+    wanted |= {permission for role in own for permission in role.permissions}
+    if ADMINS["account" if tenant is None else "tenant"] not in roles:
+        _check_apart(await _conflicts(databases, account), wanted)
+    return frozenset(wanted)
 
 
 async def list_roles(op: Operation, databases: Databases) -> Sequence[CustomRole]:

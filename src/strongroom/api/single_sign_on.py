@@ -193,8 +193,8 @@ async def _put(op: Operation, call: Call) -> Reply:
     return Reply(200, _body(call, await put_provider(op, door.databases, door.outside, wanted)))
 
 
-async def _delete(op: Operation, _: Call) -> Reply:
-    await delete_provider(op)
+async def _delete(op: Operation, call: Call) -> Reply:
+    await delete_provider(op, _door(call).databases)
     return Reply(204)
 
 
@@ -223,7 +223,7 @@ async def _add_domain(op: Operation, call: Call) -> Reply:
     found = Collector()
     name = found.text(read_object(call.body), "domain", "DOMAIN", max_length=MAX_DOMAIN)
     found.check()
-    return Reply(201, _domain_body(await add_domain(op, name)))
+    return Reply(201, _domain_body(await add_domain(op, _door(call).databases, name)))
 
 
 async def _verify_domain(call: Call) -> Reply:

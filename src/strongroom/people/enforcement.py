@@ -6,9 +6,14 @@ provider is down or says nonsense.
 
 from __future__ import annotations
 
+from typing import Final
+
 from strongroom.database import Operation
 from strongroom.kernel.errors import Conflict, Failure, Unauthenticated
 from strongroom.kernel.ids import PersonId
+
+METHOD_PREFIX: Final = "single sign-on"
+"""How the method of a session begins that a provider vouched for."""
 
 
 def domain_of(address: str) -> str:

@@ -184,10 +184,12 @@ async def begin_session(
     stage: Stage,
     method: str,
     provider_session: bytes | None = None,
+    ends_by: datetime | None = None,
 ) -> tuple[SessionId, Secret[str]]:
     """Begin a session; the secret is what the browser's cookie holds.
 
-    `provider_session`: a hash of what the account's provider calls its own session, when it vouched for the person.
+    `provider_session`: a hash of what the account's provider calls its own session, when it vouched for the person. It
+    lasts as long as the account says, but not beyond `ends_by`.
 
     Raises errors.Forbidden (`ADDRESS_NOT_ALLOWED`).
     """
@@ -209,7 +211,7 @@ async def begin_session(
         op.now,
         op.now,
         op.now,
-        op.now + lasts,
+        op.now + lasts if ends_by is None else min(op.now + lasts, ends_by),
         provider_session,
     )
     if stage is Stage.SIGNED_IN:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
@@ -60,9 +61,13 @@ class Entered:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Vouched:
-    """The account's provider has vouched for the person. `session_hash`: of the provider's own session, if it said."""
+    """The account's provider has vouched for the person.
+
+    `session_hash`: of the provider's own session, `session_ends`: when that does; each if it said.
+    """
 
     session_hash: bytes | None
+    session_ends: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +162,7 @@ async def enter(
             stage=Stage.SIGNED_IN,
             method=method,
             provider_session=None if vouched is None else vouched.session_hash,
+            ends_by=None if vouched is None else vouched.session_ends,
         )
         device_id = await _know_device(op, door, person, visitor, known)
         await record(op, "sign-in", "person", person.person_id, detail=method)

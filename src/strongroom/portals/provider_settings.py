@@ -95,7 +95,7 @@ async def _change(visit: Visit, change: Callable[[Provider], Provider], *, exist
 
 async def _claim(visit: Visit) -> Answer:
     async def act(op: Operation) -> None:
-        await add_domain(op, visit.form.get("domain", ""))
+        await add_domain(op, visit.door.databases, visit.form.get("domain", ""))
 
     return await _act(visit, act)
 

@@ -71,7 +71,7 @@ async def _callback(visit: Visit) -> Answer:
 
 
 async def _take_answer(visit: Visit) -> Answer:
-    return redirect(await take_saml(visit.door, _account(visit), visit.form))
+    return redirect(await take_saml(visit.door, _account(visit), visit.form, visit.visitor))
 
 
 async def _arrive(visit: Visit) -> Answer:
@@ -109,7 +109,7 @@ async def _keys(visit: Visit) -> Answer:
 async def _back_channel(visit: Visit) -> Answer:
     """After Back-Channel Logout 1.0 sections 2.5 and 2.8."""
     try:
-        await end_by_token(visit.door, _account(visit), visit.form.get("logout_token", ""))
+        await end_by_token(visit.door, _account(visit), visit.form.get("logout_token", ""), visit.visitor)
     except Unauthenticated as error:
         return as_json({"error": "invalid_request", "error_description": str(error)}, status=400)
     return Answer()

@@ -53,6 +53,36 @@ async def test_nobody_new_is_made_where_the_account_does_not_let_them_in(scene: 
     assert await users(scene) == {}
 
 
+async def test_who_may_change_it_holds_what_an_admin_holds(scene: Scene) -> None:
+    """Otherwise they would come in as an admin, by a provider of their own."""
+    role = {"name": "settings", "level": "account", "permissions": ["account:manage"]}
+    assert (await scene.account.post("/v1/account/roles", role)).status_code == 201
+    key = await scene.account.new_key("custom:settings")
+    assert (await key.get(PATH)).status_code == 200
+    domain = f"{PATH}/domains/{(await key.get(f'{PATH}/domains')).json()['domains'][0]['domainId']}"
+    for answer in (
+        await key.put(PATH, scene.settings),
+        await key.delete(PATH),
+        await key.post(f"{PATH}/domains", {"domain": "elsewhere.example"}),
+        await key.post(f"{domain}/verify"),
+        await key.delete(domain),
+    ):
+        assert (answer.status_code, codes(answer)) == (403, ["GRANT_EXCEEDS_OWN"])
+    assert (await scene.sign_in(scene.browser())).status_code == 303, "all is as it was"
+
+
+async def test_nobody_is_made_without_a_role(scene: Scene) -> None:
+    assert (await scene.put(defaultRoles=[])).status_code == 200
+    answer = await scene.sign_in(scene.browser())
+    assert answer.status_code == 401 and "no role" in answer.text
+    async with scene.platform.app.operation(operator(), account=account_id(scene)) as op:
+        assert not await op.rows("select 1 from persons union all select 1 from provider_subjects")
+    assert "SIGN_IN_NOT_ADMITTED" in "".join(await record_of(scene))
+
+    await new_link(scene.platform, scene.account, scene.address(), "account-tenant-read")
+    assert (await scene.sign_in(scene.browser())).status_code == 303
+
+
 async def test_people_of_other_domains_are_not_believed(scene: Scene) -> None:
     for address, reason in (
         (unique_address(), "isn&#39;t verified"),
@@ -114,6 +144,32 @@ async def test_groups_give_and_take_roles_at_each_sign_in(scene: Scene) -> None:
     assert not await browser.is_signed_in(), "who has no role any more is out"
 
 
+async def test_groups_together_give_nothing_that_may_not_be_held_together(scene: Scene) -> None:
+    tenant = await scene.account.new_tenant()
+    mappings = [
+        {"group": group, "roles": [role], "tenantId": tenant.tenant_id}
+        for group, role in (
+            ("Payers", "tenant-transaction-write"),
+            ("Approvers", "tenant-approval"),
+            ("Admins", "tenant-admin"),
+        )
+    ]
+    assert (await scene.put(groupRoles=mappings, defaultRoles=[])).status_code == 200
+    assert (await scene.sign_in(scene.browser(), groups=["Payers"])).status_code == 303
+    answer = await scene.sign_in(scene.browser(), groups=["Payers", "Approvers"])
+    assert answer.status_code == 401 and "may not be held together" in answer.text
+    assert "SIGN_IN_NOT_ADMITTED" in "".join(await record_of(scene))
+
+    async def held() -> list[str]:
+        found = (await scene.account.get(f"/v1/tenant/{tenant.tenant_id}/users")).json()["results"]
+        return [role for one in found for role in one["roles"]]
+
+    assert await held() == ["tenant-transaction-write"], "all is as it was"
+    assert (await scene.sign_in(scene.browser(), groups=["Approvers"])).status_code == 303
+    assert await held() == ["tenant-approval"]
+    assert (await scene.sign_in(scene.browser(), groups=["Admins", "Payers", "Approvers"])).status_code == 303
+
+
 async def test_a_removed_person_is_out_in_every_process_and_stays_out(scene: Scene) -> None:
     browser = scene.browser()
     assert (await scene.sign_in(browser)).status_code == 303
@@ -152,8 +208,45 @@ async def test_enforced_people_come_in_by_the_provider_alone(scene: Scene) -> No
     assert (await scene.sign_in(scene.browser(), sub="eve-1", email=scene.address("eve"))).status_code == 303
 
 
+async def test_sessions_end_with_the_provider_that_they_came_from(scene: Scene) -> None:
+    local = await new_person(scene.platform, scene.account, unique_address(), "account-tenant-read")
+    issuer = {**scene.settings["oidc"], "issuer": "https://elsewhere.example"}
+    client = {**scene.settings["oidc"], "clientId": "another"}
+    for same in ({"name": "Renamed"}, {"defaultRoles": ["account-tenant-approval"]}):
+        browser = scene.browser()
+        assert (await scene.sign_in(browser)).status_code == 303
+        assert (await scene.put(**same)).status_code == 200
+        assert await browser.is_signed_in()
+    before = scene.settings
+    for other in ({"enabled": False}, {"oidc": issuer}, {"oidc": client}):
+        assert (await scene.put(**before)).status_code == 200
+        browser = scene.browser()
+        assert (await scene.sign_in(browser)).status_code == 303
+        assert (await scene.put(**other)).status_code == 200
+        assert not await browser.is_signed_in(), other
+        assert await local.is_signed_in()
+
+
 async def local_person(scene: Scene, name: str, role: str) -> Browser:
     return await new_person(scene.platform, scene.account, scene.address(name), role)
+
+
+async def test_enforcement_reaches_new_domains_and_who_was_for_emergencies(scene: Scene, names: NameServer) -> None:
+    domain = f"{new_uuid().hex}.example"
+    elsewhere = await new_person(scene.platform, scene.account, f"eve@{domain}", "account-tenant-read")
+    root = await local_person(scene, "root", "account-admin")
+    rita = await local_person(scene, "rita", "account-admin")
+    found = await users(scene)
+    first, second = (found[scene.address(name)]["userId"] for name in ("root", "rita"))
+    assert (await scene.put(enforced=True, breakGlassUserId=first)).status_code == 200
+    assert await root.is_signed_in() and not await rita.is_signed_in()
+    assert (await rita.sign_in(scene.address("rita"))).status_code == 401
+    assert (await scene.put(breakGlassUserId=second)).status_code == 200
+    assert not await root.is_signed_in()
+
+    assert await elsewhere.is_signed_in()
+    await verified_domain(scene.account, names, domain)
+    assert not await elsewhere.is_signed_in()
 
 
 async def test_enforcement_needs_somebody_for_emergencies(scene: Scene) -> None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import time
 from typing import Any
+from uuid import UUID
 
 import httpx
 import pytest
 
-from strongroom.kernel.ids import new_uuid
+from strongroom.kernel.actors import operator
+from strongroom.kernel.ids import AccountId, new_uuid
+from strongroom.people.single_sign_on import flow
 from strongroom.people.single_sign_on.oidc import LOGOUT_EVENT
 from tests.people.browser import Browser
 from tests.people.single_sign_on.made import CLIENT_ID, Scene, new_key, new_scene
@@ -41,7 +44,7 @@ async def send(scene: Scene, token: str) -> httpx.Response:
     )
 
 
-async def signed_in(scene: Scene, session: str) -> Browser:
+async def signed_in(scene: Scene, session: str | None) -> Browser:
     browser = scene.browser()
     assert (await scene.sign_in(browser, sid=session)).status_code == 303
     assert await browser.is_signed_in()
@@ -60,6 +63,15 @@ async def test_all_sessions_of_a_subject_are_ended(scene: Scene) -> None:
     browsers = [await signed_in(scene, "s-1"), await signed_in(scene, "s-2")]
     assert (await send(scene, scene.provider.sign(logout(scene, sid=None, sub="ada-1")))).status_code == 200
     assert [await browser.is_signed_in() for browser in browsers] == [False, False]
+
+
+async def test_a_session_whose_name_we_were_not_told_is_ended_by_the_subject(scene: Scene) -> None:
+    unnamed, other = await signed_in(scene, None), await signed_in(scene, "s-2")
+    assert (await send(scene, scene.provider.sign(logout(scene, sub="somebody-else")))).status_code == 200
+    assert await unnamed.is_signed_in()
+    assert (await send(scene, scene.provider.sign(logout(scene, sub="ada-1")))).status_code == 200
+    assert not await unnamed.is_signed_in()
+    assert await other.is_signed_in()
 
 
 NOW = int(time.time())
@@ -95,6 +107,30 @@ async def test_a_logout_token_counts_once_and_from_the_provider(scene: Scene) ->
     assert (await send(scene, scene.provider.sign(logout(scene), typ="at+jwt"))).status_code == 400
     assert (await send(scene, "")).status_code == 400
     assert await browser.is_signed_in()
+
+
+async def test_a_logout_that_ends_nothing_is_not_recorded(scene: Scene) -> None:
+    async def told() -> int:
+        async with scene.platform.app.operation(operator(), account=AccountId(UUID(scene.account.account_id))) as op:
+            rows = await op.rows("select t::text from audit_entries t")
+        return sum("session.end-by-provider" in row[0] for row in rows)
+
+    await signed_in(scene, "s-20")
+    before = await told()
+    frame, path = Browser(platform=scene.platform), f"{scene.start}/front-channel-logout"
+    for session in ("s-21", "s-20", "s-20"):
+        query = {"iss": scene.provider.issuer, "sid": session}
+        assert (await frame.send("GET", path, params=query)).status_code == 200
+    assert (await send(scene, scene.provider.sign(logout(scene, sid="s-20")))).status_code == 200
+    assert await told() == before + 1
+
+
+async def test_refused_logout_tokens_are_counted(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flow, "MAX_REFUSED", 2)
+    assert (await send(scene, scene.provider.sign(logout(scene)))).status_code == 200, "counts from nothing again"
+    assert [(await send(scene, "none")).status_code for _ in range(3)] == [400, 400, 429]
+    monkeypatch.undo()
+    assert (await send(scene, scene.provider.sign(logout(scene)))).status_code == 200
 
 
 async def test_an_id_token_is_no_logout_token_and_the_other_way_round(scene: Scene) -> None:

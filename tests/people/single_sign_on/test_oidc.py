@@ -73,6 +73,11 @@ async def test_the_client_proves_itself_with_a_key(scene: Scene) -> None:
     assert 0 < claims["exp"] - time.time() <= 60
 
 
+async def test_an_address_is_verified_by_a_word_or_if_nothing_is_said(scene: Scene) -> None:
+    for said in ("true", None):
+        assert (await scene.sign_in(scene.browser(), email_verified=said)).status_code == 303, said
+
+
 NOW = int(time.time())
 BAD_CLAIMS: dict[str, dict[str, Any]] = {
     "another issuer": {"iss": "https://127.0.0.1:1"},
@@ -93,6 +98,9 @@ BAD_CLAIMS: dict[str, dict[str, Any]] = {
     "no subject": {"sub": None},
     "another access token": {"at_hash": encode(bytes(16))},
     "an address that isn't verified": {"email_verified": False},
+    "an address that isn't verified, in a word": {"email_verified": "false"},
+    "an address that is verified in another word": {"email_verified": "unknown"},
+    "an address that is verified by a number": {"email_verified": 1},
 }
 
 

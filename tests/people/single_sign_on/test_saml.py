@@ -108,6 +108,50 @@ def test_clocks_may_be_a_little_apart() -> None:
     check(read(THEM.signed(SAID, ends=timedelta(seconds=-50))))
 
 
+def saying(path: str, name: str, instant: str) -> etree._Element:
+    """A response whose signed assertion says this at one place."""
+    assertion = THEM.assertion(SAID)
+    found = assertion if not path else assertion.find(f".//{{{A}}}{path}")
+    assert found is not None
+    found.set(name, instant)
+    return THEM.response(SAID, THEM.sign(assertion))
+
+
+FIRST, LAST = "0001-01-01T00:00:00Z", "9999-12-31T23:59:59.999Z"
+ENDLESS = {
+    "its conditions": ("Conditions", "NotOnOrAfter", LAST),
+    "their beginning": ("Conditions", "NotBefore", FIRST),
+    "its confirmation": ("SubjectConfirmationData", "NotOnOrAfter", LAST),
+    "its session": ("AuthnStatement", "SessionNotOnOrAfter", LAST),
+}
+NEVER = {
+    "made at the end of time": ("", "IssueInstant", LAST),
+    "made at its beginning": ("", "IssueInstant", FIRST),
+    "counts from the end of time": ("Conditions", "NotBefore", LAST),
+    "counts until its beginning": ("Conditions", "NotOnOrAfter", FIRST),
+    "confirmed until its beginning": ("SubjectConfirmationData", "NotOnOrAfter", FIRST),
+    "a session until its beginning": ("AuthnStatement", "SessionNotOnOrAfter", FIRST),
+    "before time, elsewhere": ("Conditions", "NotOnOrAfter", "0001-01-01T00:00:00+14:00"),
+}
+
+
+@pytest.mark.parametrize("said", ENDLESS.values(), ids=ENDLESS.keys())
+def test_always_is_written_as_the_first_or_last_instant(said: tuple[str, str, str]) -> None:
+    check(read(saying(*said)))
+
+
+@pytest.mark.parametrize("said", NEVER.values(), ids=NEVER.keys())
+def test_the_first_and_last_instants_are_refused_like_others(said: tuple[str, str, str]) -> None:
+    with pytest.raises(Unauthenticated):
+        read(saying(*said))
+
+
+def test_until_when_the_provider_says_that_its_session_goes() -> None:
+    assert read(THEM.signed(SAID)).claims.session_ends is None
+    ends = read(THEM.signed(SAID, session_ends=MINUTE)).claims.session_ends
+    assert ends == SAID.now.replace(microsecond=0) + MINUTE
+
+
 def assertion_in(response: etree._Element) -> etree._Element:
     found = response.find(f"{{{A}}}Assertion")
     assert found is not None

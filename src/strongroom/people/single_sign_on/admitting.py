@@ -10,10 +10,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from uuid import UUID
 
+from strongroom.access import check_apart
 from strongroom.audit import record
 from strongroom.database import Operation
 from strongroom.kernel.actors import system
-from strongroom.kernel.errors import Failure, Unauthenticated
+from strongroom.kernel.errors import Conflict, Failure, Unauthenticated
 from strongroom.kernel.ids import AccountId, PersonId, TenantId, new_uuid
 from strongroom.kernel.mail_addresses import find_address
 from strongroom.people.enforcement import domain_of
@@ -61,24 +62,30 @@ def roles_for(provider: Provider, groups: tuple[str, ...]) -> Mapping[Place, fro
 async def admit(door: FrontDoor, account: AccountId, provider: Provider, claims: Claims) -> Admitted:
     """The person whom the provider means, made if need be, with the roles that they have from now on.
 
+    Whom groups leave without any role is out; somebody new isn't made then.
+
     Raises errors.Unauthenticated (`SIGN_IN_NOT_ADMITTED`) and errors.Conflict (`LAST_ADMIN`, `USER_LIMIT_REACHED`).
     """
     async with door.databases.operation(system("single-sign-on"), account=account) as op:
         now_set_up = await find_provider(op)
         if now_set_up is None or now_set_up.version_id != provider.version_id:
             raise _not_admitted("single sign-on was changed meanwhile; begin again")
-        person, is_new = await _find_or_make(op, door, provider, claims)
-        await _set_roles(op, provider, person, claims, is_new=is_new)
+        person, is_new = await _find_or_make(op, provider, claims)
+        await _set_roles(op, door, provider, person, claims, is_new=is_new)
         has_roles = await op.row(
             "select 1 from grants where person_id = %s and ended_at is null limit 1", person.person_id
         )
+        if has_roles is None and is_new:
+            raise _without_role()
         if has_roles is None:
             await op.run(
                 "update sessions set ended_at = %s where person_id = %s and ended_at is null", op.now, person.person_id
             )
+        if is_new:
+            await door.book.add(person.address, op.account)
         admitted = Admitted(person=person, session_hash=session_hash(op, provider, claims.session))
     if has_roles is None:
-        raise _not_admitted("your groups give you no role here; ask whoever looks after your account")
+        raise _without_role()
     return admitted
 
 
@@ -92,7 +99,7 @@ def session_hash(op: Operation, provider: Provider, session: str) -> bytes:
     return op.cipher.index("sessions", "provider_session", f"{provider.issuer}\0{session}")
 
 
-async def _find_or_make(op: Operation, door: FrontDoor, provider: Provider, claims: Claims) -> tuple[Person, bool]:
+async def _find_or_make(op: Operation, provider: Provider, claims: Claims) -> tuple[Person, bool]:
     address = find_address(claims.address)
     if address is None:
         raise _not_admitted("the provider tells no mail address of you")
@@ -107,7 +114,7 @@ async def _find_or_make(op: Operation, door: FrontDoor, provider: Provider, clai
         return known, False
     person, is_new = await find_person(op, address), False
     if person is None:
-        person, is_new = await _make(op, door, provider, claims, address), True
+        person, is_new = await _make(op, provider, claims, address), True
     elif await op.row("select 1 from provider_subjects where person_id = %s", person.person_id):
         raise _not_admitted("your mail address belonged to somebody else at the provider; ask for a removal first")
     await op.run(
@@ -121,7 +128,7 @@ async def _find_or_make(op: Operation, door: FrontDoor, provider: Provider, clai
     return person, is_new
 
 
-async def _make(op: Operation, door: FrontDoor, provider: Provider, claims: Claims, address: str) -> Person:
+async def _make(op: Operation, provider: Provider, claims: Claims, address: str) -> Person:
     """A new person: by their open invitation, or else because the account lets people of its domains in."""
     name = "".join(letter for letter in claims.name if letter.isprintable()).strip()[:MAX_NAME] or address[:MAX_NAME]
     invitation = await take_for(op, address)
@@ -134,11 +141,12 @@ async def _make(op: Operation, door: FrontDoor, provider: Provider, claims: Clai
         await admit_person(op, person, domain)
     else:
         raise _not_admitted("nobody has invited you; ask whoever looks after your account")
-    await door.book.add(address, op.account)
     return person
 
 
-async def _set_roles(op: Operation, provider: Provider, person: Person, claims: Claims, *, is_new: bool) -> None:
+async def _set_roles(
+    op: Operation, door: FrontDoor, provider: Provider, person: Person, claims: Claims, *, is_new: bool
+) -> None:
     """What the groups say now. The break-glass person keeps what they have: no provider takes the last way in away."""
     if person.person_id == provider.break_glass:
         return
@@ -151,9 +159,19 @@ async def _set_roles(op: Operation, provider: Provider, person: Person, claims: 
         if not held:
             wanted[None] = frozenset(provider.default_roles)
     for place, roles in wanted.items():
+        try:
+            await check_apart(door.databases, op.account, place, roles)
+        except Conflict:
+            raise _not_admitted(
+                "your groups give you roles that may not be held together; ask whoever looks after your account"
+            ) from None
         await set_roles(op, person.person_id, None if place is None else TenantId(place), roles)
     if wanted:
         await op.run("update sessions set is_due = true where person_id = %s and ended_at is null", person.person_id)
+
+
+def _without_role() -> Unauthenticated:
+    return _not_admitted("your groups give you no role here; ask whoever looks after your account")
 
 
 def _not_admitted(reason: str) -> Unauthenticated:

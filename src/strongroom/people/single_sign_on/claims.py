@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 
 from strongroom.kernel.errors import Failure, Unauthenticated
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claims:
-    """`subject` is the provider's own name for somebody, which it gives to nobody else; `session` its own session.
+    """`subject` is the provider's own name for somebody, which it gives to nobody else; `session` its own session,
+    and `session_ends` when that does, if it says so.
 
     The other words are as the provider wrote them; empty where it said nothing.
     """
@@ -19,6 +21,7 @@ class Claims:
     name: str
     groups: tuple[str, ...]
     session: str
+    session_ends: datetime | None = None
 
 
 def refused(reason: str) -> Unauthenticated:
@@ -30,3 +33,8 @@ def refused(reason: str) -> Unauthenticated:
             {"reason": reason[:300]},
         )
     )
+
+
+def word(text: str) -> str:
+    """A word of the provider's, as it may be shown and recorded."""
+    return "".join(letter for letter in text[:60] if letter.isalnum() or letter in "_-. ") or "nothing"

@@ -15,15 +15,16 @@ from uuid import UUID
 
 import msgspec
 
-from strongroom.access import Permission, require
+from strongroom.access import Permission, check_grant, require
 from strongroom.audit import record
-from strongroom.database import Operation
+from strongroom.database import Databases, Operation
 from strongroom.kernel.actors import Actor
 from strongroom.kernel.errors import AlreadyExists, Conflict, Failure, Invalid, NotFound
 from strongroom.kernel.ids import AccountId, new_uuid
 from strongroom.kernel.mail_addresses import find_address
-from strongroom.people.enforcement import domain_hash
+from strongroom.people.enforcement import METHOD_PREFIX, domain_hash, domain_of
 from strongroom.people.front_door import FrontDoor
+from strongroom.people.persons import list_all_persons
 
 MAX_DOMAINS: Final = 50
 RECORD_PREFIX: Final = "_strongroom-verification."
@@ -73,13 +74,22 @@ class SealedDomain:
     token: str
 
 
-async def add_domain(op: Operation, text: str) -> Domain:
-    """Claim a domain, which counts for nothing until it is verified.
+async def require_change(op: Operation, databases: Databases) -> None:
+    """Go on only if the actor may change whom the account believes: whoever may can make account-admins by that.
 
-    Raises errors.Forbidden (`FORBIDDEN`), errors.Invalid (`DOMAIN_IS_INVALID`, `DOMAIN_IS_PUBLIC`),
-    errors.AlreadyExists (`DOMAIN_ALREADY_EXISTS`) and errors.Conflict (`DOMAIN_LIMIT_REACHED`).
+    Raises errors.Forbidden (`FORBIDDEN`; `GRANT_EXCEEDS_OWN` where the actor holds less than an account-admin).
     """
     require(op, Permission.ACCOUNT_MANAGE)
+    await check_grant(op, databases, None, {"account-admin"})
+
+
+async def add_domain(op: Operation, databases: Databases, text: str) -> Domain:
+    """Claim a domain, which counts for nothing until it is verified.
+
+    Raises as `require_change`, errors.Invalid (`DOMAIN_IS_INVALID`, `DOMAIN_IS_PUBLIC`), errors.AlreadyExists
+    (`DOMAIN_ALREADY_EXISTS`) and errors.Conflict (`DOMAIN_LIMIT_REACHED`).
+    """
+    await require_change(op, databases)
     address = find_address(f"somebody@{text.strip()}")
     if address is None:
         raise Invalid(Failure("DOMAIN_IS_INVALID", "domain is what stands behind the @, such as example.com."))
@@ -134,11 +144,13 @@ async def find_verified(op: Operation, name: str) -> UUID | None:
 async def verify_domain(door: FrontDoor, actor: Actor, account: AccountId, domain_id: UUID) -> Domain:
     """Look for a domain's record, and take the domain as verified if it is there. No operation is open meanwhile.
 
-    Raises errors.Forbidden (`FORBIDDEN`), errors.NotFound (`DOMAIN_NOT_FOUND`), errors.Conflict
-    (`DOMAIN_RECORD_NOT_FOUND`, `DOMAIN_TAKEN`) and errors.Unavailable (`DNS_UNAVAILABLE`).
+    Where the provider is enforced, sessions of the domain's people end that didn't come from it.
+
+    Raises as `require_change`, errors.NotFound (`DOMAIN_NOT_FOUND`), errors.Conflict (`DOMAIN_RECORD_NOT_FOUND`,
+    `DOMAIN_TAKEN`) and errors.Unavailable (`DNS_UNAVAILABLE`).
     """
     async with door.databases.operation(actor, account=account) as op:
-        require(op, Permission.ACCOUNT_MANAGE)
+        await require_change(op, door.databases)
         domain = await _get(op, domain_id)
     if domain.record_value not in await door.outside.find_txt(domain.record_name):
         raise Conflict(
@@ -158,6 +170,7 @@ async def verify_domain(door: FrontDoor, actor: Actor, account: AccountId, domai
             op.now,
             domain_id,
         )
+        await end_local_sessions(op)
         await record(op, "email-domain.verify", "email-domain", domain_id)
         return await _get(op, domain_id)
 
@@ -165,9 +178,9 @@ async def verify_domain(door: FrontDoor, actor: Actor, account: AccountId, domai
 async def remove_domain(op: Operation, door: FrontDoor, domain_id: UUID) -> None:
     """Give a domain up: the provider isn't believed about its people any more, and another account may verify it.
 
-    Raises errors.Forbidden (`FORBIDDEN`) and errors.NotFound (`DOMAIN_NOT_FOUND`).
+    Raises as `require_change`, and errors.NotFound (`DOMAIN_NOT_FOUND`).
     """
-    require(op, Permission.ACCOUNT_MANAGE)
+    await require_change(op, door.databases)
     domain = await _get(op, domain_id)
     await op.run("delete from email_domains where domain_id = %s", domain_id)
     await record(op, "email-domain.remove", "email-domain", domain_id)
@@ -177,6 +190,25 @@ async def remove_domain(op: Operation, door: FrontDoor, domain_id: UUID) -> None
                 "delete from email_domains where domain_hash = %s and account_id = %s",
                 (_directory_hash(door, domain.name), op.account),
             )
+
+
+async def end_local_sessions(op: Operation) -> None:
+    """Where the provider is enforced, end the sessions of those who may come in by it alone, but those from it."""
+    enforced = await op.row("select break_glass_id from single_sign_ons where is_enforced")
+    if enforced is None:
+        return
+    domains = {domain.name for domain in await list_domains(op) if domain.is_verified}
+    bound = [
+        person.person_id
+        for person in await list_all_persons(op)
+        if domain_of(person.address) in domains and person.person_id != enforced[0]
+    ]
+    await op.run(
+        "update sessions set ended_at = %s where person_id = any(%s) and method not like %s and ended_at is null",
+        op.now,
+        bound,
+        f"{METHOD_PREFIX}%",
+    )
 
 
 async def account_of(door: FrontDoor, name: str) -> AccountId | None:

@@ -30,22 +30,25 @@ from strongroom.kernel.errors import Failure, NotFound, StrongroomError, Unauthe
 from strongroom.kernel.ids import AccountId, new_uuid
 from strongroom.kernel.mail_addresses import find_address
 from strongroom.kernel.secret import Secret
-from strongroom.people.enforcement import domain_of
+from strongroom.people.enforcement import METHOD_PREFIX, domain_of
 from strongroom.people.front_door import FrontDoor
 from strongroom.people.keys import decode, encode
+from strongroom.people.lockout import Counter, count_attempt, forget_failures, place_of
 from strongroom.people.sessions import Visitor
 from strongroom.people.sign_in import Entered, Vouched, enter
 from strongroom.people.single_sign_on import oidc, saml
 from strongroom.people.single_sign_on.admitting import admit, roles_for, session_hash, subject_hash
 from strongroom.people.single_sign_on.claims import Claims, refused
 from strongroom.people.single_sign_on.domains import account_of
-from strongroom.people.single_sign_on.providers import METHOD_PREFIX, Kind, Provider, find_provider
+from strongroom.people.single_sign_on.providers import Kind, Provider, find_provider
 
 PATH: Final = "/portal/single-sign-on"
 UNDER_WAY: Final = timedelta(minutes=10)
 """How long the browser may be away."""
 _STATE: Final = "single sign-on"
 _MAX_BROWSER: Final = 100
+MAX_REFUSED: Final = 100
+"""Answers and logout tokens from one place that may be refused to an account in a row (see `lockout`)."""
 
 
 class Purpose(enum.StrEnum):
@@ -170,14 +173,14 @@ async def finish_oidc(
 ) -> Entered | Tested:
     """What comes of an OpenID provider's answer: somebody is signed in, or a test shows what was said.
 
-    Raises errors.Unauthenticated (`PROVIDER_ANSWER_REFUSED`, `SIGN_IN_NOT_EXPECTED`, `SIGN_IN_NOT_ADMITTED`) and
-    errors.Unavailable (`PROVIDER_UNAVAILABLE`).
+    Raises errors.Unauthenticated (`PROVIDER_ANSWER_REFUSED`, `SIGN_IN_NOT_EXPECTED`, `SIGN_IN_NOT_ADMITTED`),
+    errors.TooOften (`SIGN_IN_LOCKED`) and errors.Unavailable (`PROVIDER_UNAVAILABLE`).
     """
     provider = await provider_of(door, account, enabled=False)
     request_id = _read_state(door, account, query.get("state", ""))
     async with door.databases.operation(system("single-sign-on"), account=account) as op:
         under_way = await _take(op, request_id, browser, answered=False)
-    async with _recorded(door, account):
+    async with _recorded(door, account, visitor):
         if under_way.begun is None or under_way.version_id != provider.version_id:
             raise _not_expected()
         place = _Place(door, account)
@@ -185,16 +188,16 @@ async def finish_oidc(
         return await _finish(place, provider, dataclasses.replace(under_way, claims=claims), visitor, device)
 
 
-async def take_saml(door: FrontDoor, account: AccountId, form: Mapping[str, str]) -> str:
+async def take_saml(door: FrontDoor, account: AccountId, form: Mapping[str, str], visitor: Visitor) -> str:
     """Check a SAML response, and keep what it says for the browser to fetch; where it goes for that.
 
-    Raises errors.NotFound (`SINGLE_SIGN_ON_NOT_FOUND`) and errors.Unauthenticated (`PROVIDER_ANSWER_REFUSED`,
-    `SIGN_IN_NOT_EXPECTED`).
+    Raises errors.NotFound (`SINGLE_SIGN_ON_NOT_FOUND`), errors.Unauthenticated (`PROVIDER_ANSWER_REFUSED`,
+    `SIGN_IN_NOT_EXPECTED`) and errors.TooOften (`SIGN_IN_LOCKED`).
     """
     provider = await provider_of(door, account, enabled=False)
     if provider.kind is not Kind.SAML or provider.version_id is None:
         raise _not_expected()
-    async with _recorded(door, account):
+    async with _recorded(door, account, visitor):
         now = door.databases.clock.now()
         response = _Place(door, account).saml_client(provider).read_answer(form.get("SAMLResponse", ""), now)
         async with door.databases.operation(system("single-sign-on"), account=account) as op:
@@ -233,28 +236,29 @@ async def finish_saml(
 ) -> Entered | Tested:
     """What comes of a SAML response that was kept. `browser`: None where its person has confirmed it.
 
-    Raises errors.Unauthenticated (`SIGN_IN_NOT_EXPECTED`, `SIGN_IN_NOT_ADMITTED`).
+    Raises errors.Unauthenticated (`SIGN_IN_NOT_EXPECTED`, `SIGN_IN_NOT_ADMITTED`) and errors.TooOften
+    (`SIGN_IN_LOCKED`).
     """
     provider = await provider_of(door, account, enabled=False)
     request_id = _read_state(door, account, state)
     async with door.databases.operation(system("single-sign-on"), account=account) as op:
         under_way = await _take(op, request_id, browser, answered=True)
-    async with _recorded(door, account):
+    async with _recorded(door, account, visitor):
         if under_way.version_id != provider.version_id:
             raise _not_expected()
         return await _finish(_Place(door, account), provider, under_way, visitor, device)
 
 
-async def end_by_token(door: FrontDoor, account: AccountId, token: str) -> int:
+async def end_by_token(door: FrontDoor, account: AccountId, token: str, visitor: Visitor) -> int:
     """End what a logout token says (Back-Channel Logout 1.0 section 2.7); how many sessions that were.
 
-    Raises errors.NotFound (`SINGLE_SIGN_ON_NOT_FOUND`), errors.Unauthenticated (`PROVIDER_ANSWER_REFUSED`) and
-    errors.Unavailable (`PROVIDER_UNAVAILABLE`).
+    Raises errors.NotFound (`SINGLE_SIGN_ON_NOT_FOUND`), errors.Unauthenticated (`PROVIDER_ANSWER_REFUSED`),
+    errors.TooOften (`SIGN_IN_LOCKED`) and errors.Unavailable (`PROVIDER_UNAVAILABLE`).
     """
     provider = await provider_of(door, account)
     if provider.kind is not Kind.OIDC:
         raise refused("this account's provider doesn't send logout tokens")
-    async with _recorded(door, account):
+    async with _recorded(door, account, visitor):
         subject, session, token_id = await _Place(door, account).oidc_client(provider).read_logout(token)
         async with door.databases.operation(system("single-sign-on"), account=account) as op:
             await _spend(op, f"logout {provider.issuer} {token_id}", op.now + oidc.MAX_TOKEN_AGE + 2 * oidc.SKEW)
@@ -304,32 +308,42 @@ async def _finish(
         visitor,
         method=f"{METHOD_PREFIX} ({provider.kind.value})",
         device=device,
-        vouched=Vouched(session_hash=admitted.session_hash if claims.session else None),
+        vouched=Vouched(
+            session_hash=admitted.session_hash if claims.session else None, session_ends=claims.session_ends
+        ),
     )
 
 
 async def _end(op: Operation, provider: Provider, subject: str, session: str) -> int:
-    if session:
-        ended = await op.run(
-            "update sessions set ended_at = %s where provider_session = %s and ended_at is null",
-            op.now,
-            session_hash(op, provider, session),
-        )
-    else:
-        ended = await op.run(
-            "update sessions set ended_at = %s where method like %s and ended_at is null and person_id in "
-            "(select person_id from provider_subjects where subject_hash = %s)",
-            op.now,
-            f"{METHOD_PREFIX}%",
-            subject_hash(op, provider, subject),
-        )
-    await record(op, "session.end-by-provider", "account", op.account, detail=f"{ended} ended")
+    """End the provider's session, and those of the subject of which we don't know which one they came from.
+
+    Without a session's name, all of the subject's end.
+    """
+    named = session_hash(op, provider, session) if session else None
+    ended = await op.run(
+        "update sessions set ended_at = %s where ended_at is null and (provider_session = %s or "
+        "((provider_session is null or %s) and method like %s and person_id in "
+        "(select person_id from provider_subjects where subject_hash = %s)))",
+        op.now,
+        named,
+        named is None,
+        f"{METHOD_PREFIX}%",
+        subject_hash(op, provider, subject) if subject else None,
+    )
+    if ended:
+        await record(op, "session.end-by-provider", "account", op.account, detail=f"{ended} ended")
     return ended
 
 
 @asynccontextmanager
-async def _recorded(door: FrontDoor, account: AccountId) -> AsyncIterator[None]:
-    """Within the block, a refusal is told to the account's record."""
+async def _recorded(door: FrontDoor, account: AccountId, visitor: Visitor) -> AsyncIterator[None]:
+    """Within the block, a refusal is told to the account's record.
+
+    Anybody can send what will be refused, so attempts are counted before they are made.
+    """
+    subject = door.keys.hash("failures", account.bytes, b"provider", place_of(visitor.source).encode())
+    counters = [Counter(subject, MAX_REFUSED)]
+    await count_attempt(door.databases, counters)
     try:
         yield
     except StrongroomError as error:
@@ -337,6 +351,7 @@ async def _recorded(door: FrontDoor, account: AccountId) -> AsyncIterator[None]:
             detail = str(error)[:300] if error.code == "PROVIDER_ANSWER_REFUSED" else error.code
             await record(op, "sign-in", "account", account, outcome="refused", detail=detail)
         raise
+    await forget_failures(door.databases, counters)
 
 
 async def _write(op: Operation, request_id: UUID, under_way: UnderWay, *, browser: str | None) -> None:

@@ -29,7 +29,7 @@ from strongroom.kernel.ids import new_uuid
 from strongroom.outbound import Answer
 from strongroom.people.keys import decode, encode
 from strongroom.people.outside import Outside
-from strongroom.people.single_sign_on.claims import Claims, refused
+from strongroom.people.single_sign_on.claims import Claims, refused, word
 from strongroom.people.single_sign_on.providers import ClientAuthentication, OidcSettings, Provider
 
 ALGORITHMS: Final = {
@@ -137,7 +137,7 @@ class Client:
         if (issuer is None and metadata.says_issuer) or (issuer is not None and issuer != metadata.issuer):
             raise refused("it names another issuer, or none")
         if "error" in query:
-            raise refused(f"the provider says {_word(query['error'])}")
+            raise refused(f"the provider says {word(query['error'])}")
         if not query.get("code"):
             raise refused("it has no code")
         tokens = await self._redeem(metadata, query["code"], begun)
@@ -325,7 +325,7 @@ class Client:
             raise refused("it doesn't count yet")
 
     def _claims(self, claims: Mapping[str, Any]) -> Claims:
-        if claims.get("email_verified") is False:
+        if "email_verified" in claims and not _is_true(claims["email_verified"]):
             raise refused("the provider itself says that the mail address isn't verified")
         return Claims(
             subject=_text(claims, "sub"),
@@ -413,6 +413,11 @@ def _text(source: Mapping[str, Any], name: str) -> str:
     return value if isinstance(value, str) else ""
 
 
+def _is_true(value: object) -> bool:
+    """Whether a claim says yes; some providers write a word for it."""
+    return value is True or value == "true"
+
+
 def _instant(claims: Mapping[str, Any], name: str) -> float:
     value = claims.get(name)
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1 << 40:
@@ -423,11 +428,6 @@ def _instant(claims: Mapping[str, Any], name: str) -> float:
 def _error_in(answer: Answer) -> str:
     """The word for what was wrong (RFC 6749 section 5.2)."""
     try:
-        return _word(_text(_object(Answer(status=200, headers={}, body=answer.body), "error"), "error"))
+        return word(_text(_object(Answer(status=200, headers={}, body=answer.body), "error"), "error"))
     except StrongroomError:
         return "no reason given"
-
-
-def _word(text: str) -> str:
-    """A word of the provider's, as it may be shown."""
-    return "".join(letter for letter in text[:60] if letter.isalnum() or letter in "_-. ") or "nothing"

@@ -24,17 +24,15 @@ from strongroom.database import Databases, Operation
 from strongroom.kernel.errors import Failure, Invalid, NotFound, Refused
 from strongroom.kernel.ids import PersonId, TenantId, new_uuid
 from strongroom.people.credentials import list_credentials
-from strongroom.people.enforcement import domain_of
+from strongroom.people.enforcement import METHOD_PREFIX
 from strongroom.people.grants import check_roles, check_tenant, roles_of
 from strongroom.people.outside import Outside
-from strongroom.people.persons import find_person_by_id, list_all_persons
-from strongroom.people.single_sign_on.domains import list_domains
+from strongroom.people.persons import find_person_by_id
+from strongroom.people.single_sign_on.domains import end_local_sessions, require_change
 from strongroom.people.single_sign_on.own_keys import OwnKey, new_ec_key, new_rsa_key
 
 MAX_MAPPINGS: Final = 200
 MAX_TEXT: Final = 500
-METHOD_PREFIX: Final = "single sign-on"
-"""How the method of a session begins that a provider vouched for."""
 _CLAIM: Final = re.compile(r"[!-~]{1,200}")
 
 
@@ -142,7 +140,7 @@ class Provider:
 
 
 def require_single_sign_on(op: Operation) -> None:
-    """Raises errors.Forbidden (`FORBIDDEN`) unless the actor looks after the account."""
+    """Raises errors.Forbidden (`FORBIDDEN`) unless the actor may see how the account signs people in."""
     require(op, Permission.ACCOUNT_MANAGE)
 
 
@@ -184,13 +182,14 @@ async def put_provider(op: Operation, databases: Databases, outside: Outside, wa
     """Set up the account's provider, or change it. An empty client secret leaves the one that is kept.
 
     Our own key with the provider is made once, and stays as long as the protocol does. Links between the provider's
-    subjects and people end when the provider is another one. Where the provider is enforced now, sessions of those who
-    may come in by it alone end.
+    subjects and people end when the provider is another one, and sessions that came from it when it isn't believed any
+    more as it was (see `_is_believed_still`). Where the provider is enforced now, sessions of those who may come in by
+    it alone end.
 
-    Raises errors.Forbidden (`FORBIDDEN`), errors.NotFound (`TENANT_NOT_FOUND`), errors.Invalid, with all that is
-    wrong in it, and as `grants.check_roles`.
+    Raises as `domains.require_change` and `grants.check_roles`, errors.NotFound (`TENANT_NOT_FOUND`) and
+    errors.Invalid, with all that is wrong in it.
     """
-    require_single_sign_on(op)
+    await require_change(op, databases)
     before = await find_provider(op)
     wanted = _with_secret(wanted, before)
     await _check(op, databases, outside, wanted)
@@ -224,25 +223,24 @@ async def put_provider(op: Operation, databases: Databases, outside: Outside, wa
     )
     if before is not None and (before.kind, before.issuer) != (kept.kind, kept.issuer):
         await op.run("delete from provider_subjects where account_id = %s", op.account)
-    if kept.is_enforced and not (before is not None and before.is_enforced):
-        await _end_local_sessions(op, kept)
+    if before is not None and not _is_believed_still(before, kept):
+        await _end_its_sessions(op)
+    await end_local_sessions(op)
     detail = f"{'none' if before is None else _told(before)} > {_told(kept)}"
     await record(op, "single-sign-on.change", "account", op.account, detail=detail)
     return kept
 
 
-async def delete_provider(op: Operation) -> None:
+async def delete_provider(op: Operation, databases: Databases) -> None:
     """Take single sign-on away: nobody comes in by it any more, and sessions that came from it end.
 
-    Raises errors.Forbidden (`FORBIDDEN`) and errors.NotFound (`SINGLE_SIGN_ON_NOT_FOUND`).
+    Raises as `domains.require_change`, and errors.NotFound (`SINGLE_SIGN_ON_NOT_FOUND`).
     """
-    require_single_sign_on(op)
+    await require_change(op, databases)
     before = await get_provider(op)
     await op.run("delete from provider_subjects where account_id = %s", op.account)
     await op.run("delete from single_sign_ons where account_id = %s", op.account)
-    await op.run(
-        "update sessions set ended_at = %s where method like %s and ended_at is null", op.now, f"{METHOD_PREFIX}%"
-    )
+    await _end_its_sessions(op)
     await record(op, "single-sign-on.remove", "account", op.account, detail=f"{_told(before)} > none")
 
 
@@ -323,19 +321,21 @@ async def _check_enforcement(op: Operation, wanted: Provider) -> Sequence[Failur
     return []
 
 
-async def _end_local_sessions(op: Operation, provider: Provider) -> None:
-    """End the sessions of those who may come in by the provider alone, unless they came from it."""
-    domains = {domain.name for domain in await list_domains(op) if domain.is_verified}
-    bound = [
-        person.person_id
-        for person in await list_all_persons(op)
-        if domain_of(person.address) in domains and person.person_id != provider.break_glass
-    ]
+def _is_believed_still(before: Provider, now: Provider) -> bool:
+    """Whether sessions that came from the provider go on: it is enabled, the same one, and kept its certificates."""
+    if not now.is_enabled or (before.kind, before.issuer) != (now.kind, now.issuer):
+        return False
+    if before.oidc is not None and now.oidc is not None:
+        return before.oidc.client_id == now.oidc.client_id
+    if before.saml is not None and now.saml is not None:
+        return set(before.saml.certificates) <= set(now.saml.certificates)
+    return False
+
+
+async def _end_its_sessions(op: Operation) -> None:
+    """End the sessions that came from the provider."""
     await op.run(
-        "update sessions set ended_at = %s where person_id = any(%s) and method not like %s and ended_at is null",
-        op.now,
-        bound,
-        f"{METHOD_PREFIX}%",
+        "update sessions set ended_at = %s where method like %s and ended_at is null", op.now, f"{METHOD_PREFIX}%"
     )
 
 

@@ -12,7 +12,7 @@ import base64
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Final
 from urllib.parse import quote, urlsplit
 from uuid import UUID
@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.asymmetric import padding
 from lxml import etree
 
 from strongroom.kernel.errors import Failure, Invalid, StrongroomError
-from strongroom.people.single_sign_on.claims import Claims, refused
+from strongroom.people.single_sign_on.claims import Claims, refused, word
 from strongroom.people.single_sign_on.providers import Provider, SamlSettings
 from strongroom.people.single_sign_on.xml import (
     DS,
@@ -39,6 +39,9 @@ SKEW: Final = timedelta(seconds=60)
 """How far apart a provider's clock and ours may be."""
 MAX_AGE: Final = timedelta(minutes=10)
 """How old an assertion may be, whatever it says itself."""
+_EARLIEST: Final = datetime(1000, 1, 1, tzinfo=UTC)
+_LATEST: Final = datetime(9000, 1, 1, tzinfo=UTC)
+"""Providers write "always" as the first or last instant there is, from which nothing can be counted on."""
 MAX_CERTIFICATES: Final = 10
 MAX_GROUPS: Final = 1_000
 _PROTOCOL: Final = "urn:oasis:names:tc:SAML:2.0:protocol"
@@ -123,9 +126,9 @@ class Client:
             raise refused("the assertion is of another provider")
         request_id = self._request_id(response)
         ends_at = min(self._check_subject(assertion, response, now), self._check_conditions(assertion, now))
-        session = self._check_statement(assertion, now)
+        session, session_ends = self._check_statement(assertion, now)
         return Answered(
-            claims=self._claims(assertion, session),
+            claims=self._claims(assertion, session, session_ends),
             assertion_id=assertion.get("ID", ""),
             request_id=request_id,
             ends_at=max(ends_at, now + MAX_AGE) + 2 * SKEW,
@@ -170,7 +173,7 @@ class Client:
         status = response.find(f"{_P}Status/{_P}StatusCode")
         code = "" if status is None else status.get("Value", "")
         if code != _SUCCESS:
-            raise refused(f"the provider says {code.rpartition(':')[2][:60] or 'nothing'}")
+            raise refused(f"the provider says {word(code.rpartition(':')[2])}")
 
     def _assertion(
         self, response: etree._Element, certificates: Sequence[x509.Certificate], *, is_covered: bool
@@ -253,19 +256,22 @@ class Client:
             raise refused("it is for somebody else")
         return ends if ends is not None else now + MAX_AGE
 
-    def _check_statement(self, assertion: etree._Element, now: datetime) -> str:
-        """Somebody has authenticated; what the provider calls its session."""
+    def _check_statement(self, assertion: etree._Element, now: datetime) -> tuple[str, datetime | None]:
+        """Somebody has authenticated; what the provider calls its session, and until when it goes, if it says so."""
         statements = assertion.findall(f"{_A}AuthnStatement")
         if not statements:
             raise refused("it doesn't say that anybody signed in")
+        session_ends = None
         for statement in statements:
             ends = statement.get("SessionNotOnOrAfter")
             until = _instant(ends)
             if ends is not None and (until is None or now >= until + SKEW):
                 raise refused("the provider's session has ended")
-        return statements[0].get("SessionIndex", "")
+            if until is not None:
+                session_ends = until if session_ends is None else min(session_ends, until)
+        return statements[0].get("SessionIndex", ""), session_ends
 
-    def _claims(self, assertion: etree._Element, session: str) -> Claims:
+    def _claims(self, assertion: etree._Element, session: str, session_ends: datetime | None) -> Claims:
         names = assertion.findall(f"{_A}Subject/{_A}NameID")
         if len(names) != 1 or not _text(names[0]):
             raise refused("it doesn't name just one subject")
@@ -279,6 +285,7 @@ class Client:
             name=self._first(assertion, settings.name_attribute) if settings.name_attribute else "",
             groups=self._all(assertion, settings.groups_attribute),
             session=session,
+            session_ends=session_ends,
         )
 
     def _first(self, assertion: etree._Element, attribute: str) -> str:
@@ -369,12 +376,12 @@ def _text(element: etree._Element) -> str:
 
 
 def _instant(text: str | None) -> datetime | None:
-    """An instant in UTC (Core section 1.3.3), or None."""
+    """An instant in UTC (Core section 1.3.3), no further away than can be counted with, or None."""
     try:
         found = datetime.fromisoformat(text or "")
     except ValueError:
         return None
-    return found if found.tzinfo is not None else None
+    return None if found.tzinfo is None else min(max(found, _EARLIEST), _LATEST)
 
 
 def _no_metadata(reason: str) -> Invalid:
