@@ -185,11 +185,13 @@ async def begin_session(
     method: str,
     provider_session: bytes | None = None,
     ends_by: datetime | None = None,
+    proven_at: datetime | None = None,
 ) -> tuple[SessionId, Secret[str]]:
     """Begin a session; the secret is what the browser's cookie holds.
 
     `provider_session`: a hash of what the account's provider calls its own session, when it vouched for the person. It
-    lasts as long as the account says, but not beyond `ends_by`.
+    lasts as long as the account says, but not beyond `ends_by`. `proven_at`: when the person
+    proved who they are, if not just now.
 
     Raises errors.Forbidden (`ADDRESS_NOT_ALLOWED`).
     """
@@ -209,7 +211,7 @@ async def begin_session(
         method,
         _seal(op, session_id, visitor),
         op.now,
-        op.now,
+        op.now if proven_at is None else min(proven_at, op.now),
         op.now,
         op.now + lasts if ends_by is None else min(op.now + lasts, ends_by),
         provider_session,

@@ -63,11 +63,13 @@ class Entered:
 class Vouched:
     """The account's provider has vouched for the person.
 
-    `session_hash`: of the provider's own session, `session_ends`: when that does; each if it said.
+    `session_hash`: of the provider's own session, `session_ends`: when that does; each if it said. `proven_at`: when
+    the person proved to it who they are.
     """
 
     session_hash: bytes | None
-    session_ends: datetime | None = None
+    session_ends: datetime | None
+    proven_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +165,7 @@ async def enter(
             method=method,
             provider_session=None if vouched is None else vouched.session_hash,
             ends_by=None if vouched is None else vouched.session_ends,
+            proven_at=None if vouched is None else vouched.proven_at,
         )
         device_id = await _know_device(op, door, person, visitor, known)
         await record(op, "sign-in", "person", person.person_id, detail=method)

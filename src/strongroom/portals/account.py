@@ -10,6 +10,7 @@ from strongroom.api.problems import status_of
 from strongroom.kernel.errors import Failure, NotFound, StrongroomError
 from strongroom.kernel.ids import SessionId, parse_uuid
 from strongroom.people.credentials import count_recovery_codes, list_credentials, replace_recovery_codes
+from strongroom.people.enforcement import METHOD_PREFIX
 from strongroom.people.front_door import SIGN_IN_PATH
 from strongroom.people.sessions import end_session, end_sessions, list_sessions
 from strongroom.people.sign_in import prove_again
@@ -100,6 +101,7 @@ async def _proof_page(visit: Visit, wrong: StrongroomError | None = None) -> Ans
         status=200 if wrong is None else status_of(wrong),
         has_passkey="PASSKEY" in kinds,
         has_code="TOTP" in kinds,
+        account=session.account_id if session.method.startswith(METHOD_PREFIX) else None,
         wrong="" if wrong is None else str(wrong),
     )
 

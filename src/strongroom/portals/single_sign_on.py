@@ -54,7 +54,8 @@ async def _by_address(visit: Visit) -> Answer:
 
 
 async def _begin(visit: Visit) -> Answer:
-    departure = await begin(visit.door, _account(visit), login_hint=visit.query.get("login_hint", "")[:254])
+    hint, afresh = visit.query.get("login_hint", "")[:254], visit.query.get("afresh") == "yes"
+    departure = await begin(visit.door, _account(visit), login_hint=hint, afresh=afresh)
     return redirect(departure.url, {BROWSER_COOKIE: _kept(departure)})
 
 

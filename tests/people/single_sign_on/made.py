@@ -162,6 +162,7 @@ class Scene:
             "sub": "ada-1",
             "aud": CLIENT_ID,
             "iat": now,
+            "auth_time": now,
             "exp": now + 300,
             "nonce": query["nonce"],
             "email": self.address(),

@@ -19,7 +19,7 @@ from strongroom.kernel.ids import AccountId
 from strongroom.people.keys import encode
 from strongroom.people.single_sign_on import oidc
 from tests.people.browser import new_link
-from tests.people.single_sign_on.made import CLIENT_ID, CLIENT_SECRET, PATH, Scene, new_key, new_scene
+from tests.people.single_sign_on.made import CLIENT_ID, CLIENT_SECRET, PATH, Scene, new_key, new_scene, one_each
 
 
 async def test_somebody_invited_comes_in_without_a_password(scene: Scene) -> None:
@@ -76,6 +76,25 @@ async def test_the_client_proves_itself_with_a_key(scene: Scene) -> None:
 async def test_an_address_is_verified_by_a_word_or_if_nothing_is_said(scene: Scene) -> None:
     for said in ("true", None):
         assert (await scene.sign_in(scene.browser(), email_verified=said)).status_code == 303, said
+
+
+async def test_a_step_up_takes_a_new_proof_at_the_provider(scene: Scene) -> None:
+    now = int(time.time())
+    browser = scene.browser()
+    for said, fresh in ((now - 3600, False), (None, False), ("now", False), (now, True), (1 << 39, True)):
+        assert (await scene.sign_in(browser, auth_time=said)).status_code == 303
+        await browser.open("/portal/account")
+        answer = await browser.post("/portal/recovery-codes", **browser.hidden("/portal/sign-out"))
+        assert (answer.headers.get("location") == "/portal/prove") is not fresh, said
+        assert (answer.status_code == 200) is fresh, answer.text
+    async with scene.platform.app.operation(operator(), account=AccountId(UUID(scene.account.account_id))) as op:
+        assert not await op.rows("select 1 from sessions where proven_at > created_at")
+    page = await browser.open("/portal/prove")
+    link = f"{scene.start}?afresh=yes"
+    assert f'href="{link}"' in page.text
+    query = one_each((await browser.send("GET", link)).headers["location"])
+    assert (query["prompt"], query["max_age"]) == ("login", "0")
+    assert not {"prompt", "max_age"} & set(await scene.leave(scene.browser()))
 
 
 NOW = int(time.time())

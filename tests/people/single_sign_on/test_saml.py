@@ -148,8 +148,15 @@ def test_the_first_and_last_instants_are_refused_like_others(said: tuple[str, st
 
 def test_until_when_the_provider_says_that_its_session_goes() -> None:
     assert read(THEM.signed(SAID)).claims.session_ends is None
-    ends = read(THEM.signed(SAID, session_ends=MINUTE)).claims.session_ends
-    assert ends == SAID.now.replace(microsecond=0) + MINUTE
+    response = THEM.signed(SAID, session_ends=MINUTE)
+    said = next(response.iter(f"{{{A}}}AuthnStatement")).get("SessionNotOnOrAfter")
+    assert said and read(response).claims.session_ends == datetime.fromisoformat(said)
+
+
+def test_when_somebody_proved_themselves() -> None:
+    said = saying("AuthnStatement", "AuthnInstant", "2026-01-02T03:04:05Z")
+    assert read(said).claims.proven_at == datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+    assert read(saying("AuthnStatement", "AuthnInstant", "lately")).claims.proven_at is None
 
 
 def assertion_in(response: etree._Element) -> etree._Element:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import zlib
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 from uuid import UUID
@@ -69,12 +69,23 @@ async def test_there_and_back(scene: Scene) -> None:
 async def test_a_session_lasts_no_longer_than_the_providers(scene: Scene) -> None:
     browser, name = scene.browser(), scene.address("short")
     asked = await said(scene, await leave(scene, browser), name_id=name, session_ends=timedelta(minutes=7))
-    await browser.open((await post(scene, THEM.signed(asked))).headers["location"])
+    response = THEM.signed(asked)
+    ends = next(one for one in response.iter() if "SessionNotOnOrAfter" in one.attrib).get("SessionNotOnOrAfter")
+    await browser.open((await post(scene, response)).headers["location"])
     assert await browser.is_signed_in()
     account = AccountId(UUID(scene.account.account_id))
     async with scene.platform.app.operation(operator(), account=account) as op:
         rows = await op.rows("select expires_at from sessions where expires_at < %s", op.now + timedelta(minutes=8))
-    assert [row[0] for row in rows] == [asked.now.replace(microsecond=0) + timedelta(minutes=7)]
+    assert ends and [row[0] for row in rows] == [datetime.fromisoformat(ends)]
+
+
+async def test_a_step_up_asks_for_a_new_proof(scene: Scene) -> None:
+    async def asked(query: str) -> str | None:
+        answer = await scene.browser().send("GET", scene.start + query)
+        packed = parse_qs(urlsplit(answer.headers["location"]).query)["SAMLRequest"][0]
+        return etree.fromstring(zlib.decompress(base64.b64decode(packed), -15)).get("ForceAuthn")
+
+    assert [await asked("?afresh=yes"), await asked("")] == ["true", None]
 
 
 async def test_an_assertion_counts_once(scene: Scene) -> None:

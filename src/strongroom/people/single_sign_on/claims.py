@@ -11,7 +11,8 @@ from strongroom.kernel.errors import Failure, Unauthenticated
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claims:
     """`subject` is the provider's own name for somebody, which it gives to nobody else; `session` its own session,
-    and `session_ends` when that does, if it says so.
+    and `session_ends` when that does, if it says so. `proven_at`: when somebody proved to it last who
+    they are, if it says so; it may have answered from a session of its own since.
 
     The other words are as the provider wrote them; empty where it said nothing.
     """
@@ -22,6 +23,7 @@ class Claims:
     groups: tuple[str, ...]
     session: str
     session_ends: datetime | None = None
+    proven_at: datetime | None = None
 
 
 def refused(reason: str) -> Unauthenticated:

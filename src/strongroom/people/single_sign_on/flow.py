@@ -17,7 +17,7 @@ import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Final
 from uuid import UUID
 
@@ -47,6 +47,8 @@ UNDER_WAY: Final = timedelta(minutes=10)
 """How long the browser may be away."""
 _STATE: Final = "single sign-on"
 _MAX_BROWSER: Final = 100
+LONG_AGO: Final = datetime(2000, 1, 1, tzinfo=UTC)
+"""When somebody proved themselves of whom the provider doesn't say when."""
 MAX_REFUSED: Final = 100
 """Answers and logout tokens from one place that may be refused to an account in a row (see `lockout`)."""
 
@@ -146,9 +148,16 @@ async def provider_of(door: FrontDoor, account: AccountId, *, enabled: bool = Tr
 
 
 async def begin(
-    door: FrontDoor, account: AccountId, *, purpose: Purpose = Purpose.SIGN_IN, login_hint: str = ""
+    door: FrontDoor,
+    account: AccountId,
+    *,
+    purpose: Purpose = Purpose.SIGN_IN,
+    login_hint: str = "",
+    afresh: bool = False,
 ) -> Departure:
     """Begin a sign-in, or a test, which also a provider that isn't enabled takes.
+
+    `afresh`: the provider has somebody prove themselves anew, whatever it knows of them; for a step-up.
 
     Raises errors.NotFound (`SINGLE_SIGN_ON_NOT_FOUND`), errors.Unauthenticated (`PROVIDER_ANSWER_REFUSED`) and
     errors.Unavailable (`PROVIDER_UNAVAILABLE`).
@@ -158,9 +167,10 @@ async def begin(
     begun = None
     if provider.kind is Kind.OIDC:
         begun = oidc.new_begun()
-        url = await place.oidc_client(provider).authorization_url(begun, _state(door, account, request_id), login_hint)
+        state = _state(door, account, request_id)
+        url = await place.oidc_client(provider).authorization_url(begun, state, login_hint, afresh=afresh)
     else:
-        url = place.saml_client(provider).request_url(request_id, door.databases.clock.now())
+        url = place.saml_client(provider).request_url(request_id, door.databases.clock.now(), afresh=afresh)
     assert provider.version_id is not None  # noqa: S101  it was kept
     under_way = UnderWay(purpose=purpose, version_id=provider.version_id, begun=begun)
     async with door.databases.operation(system("single-sign-on"), account=account) as op:
@@ -309,7 +319,9 @@ async def _finish(
         method=f"{METHOD_PREFIX} ({provider.kind.value})",
         device=device,
         vouched=Vouched(
-            session_hash=admitted.session_hash if claims.session else None, session_ends=claims.session_ends
+            session_hash=admitted.session_hash if claims.session else None,
+            session_ends=claims.session_ends,
+            proven_at=claims.proven_at or LONG_AGO,
         ),
     )
 

@@ -14,7 +14,7 @@ import hmac
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from urllib.parse import quote_plus, urlencode
 
@@ -108,8 +108,8 @@ class Client:
             known.metadata_at = now
         return known.metadata
 
-    async def authorization_url(self, begun: Begun, state: str, login_hint: str) -> str:
-        """Where the browser goes. Raises as `find_metadata`."""
+    async def authorization_url(self, begun: Begun, state: str, login_hint: str, *, afresh: bool = False) -> str:
+        """Where the browser goes; `afresh`: for a new proof (Core section 3.1.2.1). Raises as `find_metadata`."""
         metadata = await self.find_metadata()
         challenge = encode(hashlib.sha256(begun.verifier.encode()).digest())
         query = {
@@ -124,6 +124,8 @@ class Client:
         }
         if login_hint:
             query["login_hint"] = login_hint
+        if afresh:
+            query |= {"prompt": "login", "max_age": "0"}
         glue = "&" if "?" in metadata.authorization_endpoint else "?"
         return f"{metadata.authorization_endpoint}{glue}{urlencode(query)}"
 
@@ -333,7 +335,14 @@ class Client:
             name=_text(claims, "name"),
             groups=groups_in(claims.get(self.settings.groups_claim)),
             session=_text(claims, "sid"),
+            proven_at=self._proven_at(claims.get("auth_time")),
         )
+
+    def _proven_at(self, said: object) -> datetime | None:
+        """When somebody proved themselves, never in the future; None where that isn't said as Core section 2 has it."""
+        if isinstance(said, bool) or not isinstance(said, int | float) or not said > 0:
+            return None
+        return datetime.fromtimestamp(min(said, self.clock.now().timestamp()), UTC)
 
     async def _get(self, url: str) -> Answer:
         return await self._ask("GET", url, headers={"accept": "application/json"})

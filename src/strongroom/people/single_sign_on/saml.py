@@ -87,8 +87,11 @@ class Client:
             raise LookupError("this provider doesn't speak SAML")
         return self.provider.saml
 
-    def request_url(self, request_id: UUID, now: datetime) -> str:
-        """Where the browser goes: a signed request by redirect (Bindings section 3.4.4.1)."""
+    def request_url(self, request_id: UUID, now: datetime, *, afresh: bool = False) -> str:
+        """Where the browser goes: a signed request by redirect (Bindings section 3.4.4.1).
+
+        `afresh`: for somebody to prove themselves anew (`ForceAuthn`, Core section 3.4.1).
+        """
         request = etree.Element(
             f"{_P}AuthnRequest",
             {
@@ -98,6 +101,7 @@ class Client:
                 "Destination": self.settings.sign_in_url,
                 "AssertionConsumerServiceURL": self.answers_url,
                 "ProtocolBinding": _POST,
+                **({"ForceAuthn": "true"} if afresh else {}),
             },
             nsmap={"samlp": _PROTOCOL, "saml": _ASSERTION},
         )
@@ -286,6 +290,7 @@ class Client:
             groups=self._all(assertion, settings.groups_attribute),
             session=session,
             session_ends=session_ends,
+            proven_at=_instant(assertion.findall(f"{_A}AuthnStatement")[0].get("AuthnInstant")),
         )
 
     def _first(self, assertion: etree._Element, attribute: str) -> str:
