@@ -153,6 +153,14 @@ async def status_of(payer: Payer, ref: str) -> str:
     return str(found["status"])
 
 
+async def until_read(payer: Payer, patience_s: float) -> None:
+    """Wait until its customer can be read."""
+    deadline = time.monotonic() + patience_s
+    while (answer := await Told().ask(payer, "GET", CUSTOMER)) != "200":
+        assert time.monotonic() < deadline, answer
+        await asyncio.sleep(0.3)
+
+
 async def until_paid(payer: Payer, refs: list[str], patience_s: float) -> None:
     """Wait until all of these are paid."""
     deadline = time.monotonic() + patience_s
